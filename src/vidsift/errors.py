@@ -1,0 +1,33 @@
+"""The errors that vidsift raises on purpose; each message names the value at fault and the way out."""
+
+
+class VidsiftError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class ModelNotFoundError(VidsiftError):
+    """A model name is neither bundled, nor a folder, nor cached, nor reachable on the hub."""
+
+
+class ModelFormatError(VidsiftError):
+    """A model folder exists but its files cannot be loaded as they are."""
+
+
+class ModelMismatchError(VidsiftError):
+    """An index was built with another model than the one at hand."""
+
+
+class IndexNotFoundError(VidsiftError):
+    """No index lies at the given path."""
+
+
+class IndexStateError(VidsiftError):
+    """The index exists but cannot be used as asked (damaged, locked, of a newer format)."""
+
+
+class RecipeError(VidsiftError):
+    """A recipe cannot be read or names something unknown."""
+
+
+class DataError(VidsiftError):
+    """An annotation or data file cannot be used; the message names file and line."""
