@@ -18,7 +18,7 @@ PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 
 
 def build_word_tokenizer(words: Iterable[str], max_length: int = 77) -> PreTrainedTokenizerFast:
-    """Build a word-level tokenizer over a closed vocabulary: lower-cased, split at spaces, punctuation dropped.
+    """Build a word-level tokenizer over a closed vocabulary: lower case, split at spaces, no punctuation.
 
     words: the vocabulary; entries of several words or with punctuation are split like any text, repeats are
     ignored and the order of first appearance gives the ids, after pad 0, unk 1, bos 2, eos 3.

@@ -1,0 +1,228 @@
+"""The contract of a retrieval method: encode clips and texts apart, score them, say which frames answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidsift.models.backbone import Backbone
+from vidsift.models.features import ClipFeatures, TextFeatures
+from vidsift.models.preprocess import PreprocessSpec
+from vidsift.models.text import TextTokenizer
+
+__all__ = ["ClipFeatures", "MethodConfig", "RetrievalModel", "SearchWeights", "TextFeatures"]
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Settings of one method, saved with the model; each method extends it."""
+
+
+@dataclass(frozen=True)
+class SearchWeights:
+    """How the index ranks its short list: coarse_weight x cosine + fine_weight x text-gated frame score."""
+
+    coarse_weight: float = 0.5
+    fine_weight: float = 0.5
+    temperature: float = 0.1
+
+
+class RetrievalModel(nn.Module):
+    """A method over a backbone. Subclasses set `method`, `index_parts` and `config_class`, and implement the
+    four functions `encode_video`, `encode_text`, `similarity` and `frame_relevance`.
+
+    method: the name in the registry.  index_parts: the `ClipFeatures` fields that an index must keep.
+    name: what users call this model (bundled name, hub id, folder); the method's name until it is loaded.
+    frames_per_clip: F that the model was made for; any F works.  max_words: longer texts are cut.
+    """
+
+    method: ClassVar[str]
+    index_parts: ClassVar[frozenset[str]] = frozenset({"coarse", "frames"})
+    config_class: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tokenizer: TextTokenizer,
+        config: MethodConfig | None = None,
+        *,
+        frames_per_clip: int = 12,
+        search: SearchWeights | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.config: Any = config if config is not None else self.config_class()
+        self.frames_per_clip = frames_per_clip
+        self.search = search or SearchWeights()
+        self.name = self.method
+
+    @property
+    def width(self) -> int:
+        """D, the width of sentence, coarse and frame vectors."""
+        return self.backbone.width
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """The pictures that `encode_video` takes."""
+        return self.backbone.preprocess
+
+    @property
+    def max_words(self) -> int:
+        """Longest text in tokens; `tokenize` cuts to it."""
+        return self.tokenizer.max_length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; inputs are moved there."""
+        return self.backbone.pixel_scale.device
+
+    # -- the four functions of a method ----------------------------------------------------------------
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
+        """Encode clips without any text.  frames: uint8 [V, F, 3, H, W].  mask: [V, F] bool, True on real."""
+        raise NotImplementedError
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Encode texts without any video.  ids: [T, W] int64.  mask: [T, W] bool, True on real tokens."""
+        raise NotImplementedError
+
+    def similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        """Logits [T, V]: what training optimises and evaluation ranks."""
+        raise NotImplementedError
+
+    def frame_relevance(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        """Which frames answer the text: [T, V, F], rows sum to 1 over real frames, 0 for an empty clip."""
+        raise NotImplementedError
+
+    # -- shared by all methods -------------------------------------------------------------------------
+
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Texts -> ids [T, W] and mask [T, W] bool on the model's device, W the longest text given.
+
+        Never padded to the maximum: a causal text tower gives the same sentence vector at any padding, and
+        the wrappers of those that do not (SigLIP) pad inside. An empty text is just its special tokens.
+        """
+        ids, mask = self.tokenizer(texts)
+        return ids.to(self.device), mask.to(self.device)
+
+    def encode_real_frames(
+        self, frames: Tensor, mask: Tensor, patches: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the backbone on the real frames only: [V, F, D] and [V, F, P, D] or None, raw, 0 where masked.
+
+        frames: uint8 [V, F, 3, H, W].  mask: [V, F] bool.  A masked frame costs nothing.
+        """
+        if frames.ndim != 5 or mask.shape != frames.shape[:2]:
+            raise ValueError(
+                f"frames {tuple(frames.shape)}, mask {tuple(mask.shape)}: expected [V, F, 3, H, W] and [V, F]"
+            )
+        mask = mask.to(frames.device)
+        if bool(mask.all()):
+            out = self.backbone.encode_frames(frames.flatten(0, 1), patches)
+            found = None if out.patches is None else out.patches.view(*mask.shape, *out.patches.shape[1:])
+            return out.frames.view(*mask.shape, -1), found
+        out = self.backbone.encode_frames(frames[mask], patches)
+        mask = mask.to(out.frames.device)
+        vectors = out.frames.new_zeros(*mask.shape, out.frames.shape[-1])
+        vectors = vectors.masked_scatter(mask.unsqueeze(-1), out.frames)
+        if out.patches is None:
+            return vectors, None
+        spread = out.patches.new_zeros(*mask.shape, *out.patches.shape[1:])
+        return vectors, spread.masked_scatter(mask[..., None, None], out.patches)
+
+    def forward(
+        self, ids: Tensor, words: Tensor, frames: Tensor, frame_mask: Tensor
+    ) -> tuple[TextFeatures, ClipFeatures]:
+        """Both encoders in one call, so that wrappers of `forward` (DDP, compile) see the whole model.
+
+        ids, words: token ids and their mask [T, W].  frames, frame_mask: [V, F, 3, H, W] and [V, F].
+        """
+        return self.encode_text(ids, words), self.encode_video(frames, frame_mask)
+
+    # -- numpy at the edge -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode_queries(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Sentence vectors of texts: float32 [T, D], unit norm."""
+        sentence = self.encode_text(*self.tokenize(texts)).sentence
+        return np.asarray(sentence.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def encode_video_np(
+        self, frames: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]
+    ) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+        """The parts of clips that the index keeps, by name, as float32 arrays.
+
+        frames: uint8 [V, F, 3, H, W].  mask: bool [V, F].  Returns e.g. coarse [V, D] and frames [V, F, D].
+        """
+        clips = self.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
+        parts = {
+            p: clips.extra[p] if p in clips.extra else getattr(clips, p) for p in sorted(self.index_parts)
+        }
+        return {name: np.asarray(part.float().cpu().numpy()) for name, part in parts.items()}
+
+    # -- identity and storage ----------------------------------------------------------------------------
+
+    def fingerprint(self) -> str:
+        """16 hex digits that name what this model computes: SHA-256 over configuration and weights.
+
+        Weights count as fp32 in key order, so device and save format do not matter; rounding the weights to
+        fp16 is another model. `search`, which only ranks, and the user-given name are left out.
+        """
+        digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(key.encode())
+            array = value.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+            digest.update(array.astype("<f4", copy=False).data)
+        return digest.hexdigest()[:16]
+
+    def _identity(self) -> dict[str, Any]:
+        """The settings that change a vector; only those of transformers' whose default could not drift."""
+        keys = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "eos_token_id")
+        towers = {
+            name: {k: getattr(tower, k) for k in keys if hasattr(tower, k)}
+            for name, tower in (
+                ("text", self.backbone.config.text_config),
+                ("vision", self.backbone.config.vision_config),
+            )
+        }
+        return {
+            "method": self.method,
+            "method_config": asdict(self.config),
+            "frames_per_clip": self.frames_per_clip,
+            "max_words": self.max_words,
+            "preprocess": self.preprocess.to_dict(),
+            "backbone": {"model_type": self.backbone.model_type, **towers},
+            "text": {"cleaning": self.tokenizer.cleaning, "pad_id": self.backbone.pad_id},
+        }
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write config.json, model.safetensors and the tokenizer files; `from_pretrained` reads them back.
+
+        dtype: how weights are stored; float16 halves the file and rounds the weights.
+        """
+        from vidsift.models.storage import save_model
+
+        save_model(self, Path(folder), dtype)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Load a folder that `save_pretrained` wrote, in eval mode, as float32.
+
+        Raises ModelFormatError when the folder holds another method than this class, or cannot be read.
+        """
+        from vidsift.errors import ModelFormatError
+        from vidsift.models.storage import read_model
+
+        model = read_model(Path(folder))
+        if not isinstance(model, cls):
+            raise ModelFormatError(f"{folder}: holds the method {model.method!r}, not a {cls.__name__}")
+        return model

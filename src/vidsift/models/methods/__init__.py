@@ -1,0 +1,1 @@
+"""One file per retrieval method; each registers its classes with `vidsift.models.registry`."""
