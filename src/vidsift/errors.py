@@ -25,6 +25,10 @@ class IndexStateError(VidsiftError):
     """The index exists but cannot be used as asked (damaged, locked, of a newer format)."""
 
 
+class QueryError(VidsiftError):
+    """A query cannot be searched for: it is empty, or its vector or a setting has no meaning."""
+
+
 class RecipeError(VidsiftError):
     """A recipe cannot be read or names something unknown."""
 

@@ -1,0 +1,118 @@
+"""`index.json`: which model and settings an index was built with; written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
+
+from vidsift.errors import IndexNotFoundError, IndexStateError, ModelMismatchError
+from vidsift.index.rerank import RerankWeights
+from vidsift.index.types import is_under
+from vidsift.video import SegmentConfig
+
+CONFIG_NAME = "index.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the index remembers of its model; `fingerprint` decides whether another model is the same."""
+
+    name: str
+    fingerprint: str
+    width: int
+    frames_per_clip: int
+
+    def check(self, name: str, fingerprint: str, folder: str) -> None:
+        """Raise ModelMismatchError unless `fingerprint` is this model's."""
+        if fingerprint != self.fingerprint:
+            raise ModelMismatchError(
+                f"{folder}: built with model {self.name!r} (fingerprint {self.fingerprint}), but the model "
+                f"at hand is {name!r} (fingerprint {fingerprint}). Use the model of the index, or index into "
+                "another folder to use the new one"
+            )
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """The whole of `index.json`. `roots` are the absolute paths that were asked to be indexed."""
+
+    index_id: str
+    created: str
+    model: ModelSpec
+    segmentation: SegmentConfig
+    search: RerankWeights
+    roots: tuple[str, ...] = field(default=())
+
+    def with_root(self, path: str) -> IndexConfig:
+        """Add a root; one that lies inside another is not named, one that holds others replaces them."""
+        if any(is_under(path, root) for root in self.roots):
+            return self
+        outside = [root for root in self.roots if not is_under(root, path)]
+        return replace(self, roots=tuple(sorted([*outside, path])))
+
+    def without_root(self, path: str) -> IndexConfig:
+        """Drop the roots that are `path` or lie below it."""
+        return replace(self, roots=tuple(root for root in self.roots if not is_under(root, path)))
+
+
+def read_config(folder: str) -> IndexConfig:
+    """Read `folder/index.json`; IndexNotFoundError when there is none, IndexStateError when unusable."""
+    path = os.path.join(folder, CONFIG_NAME)
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = cast(dict[str, Any], json.load(file))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise IndexNotFoundError(
+            f"{folder}: no index here; build one with: vidsift index PATH --index {folder}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise IndexStateError(f"{path}: cannot be read ({error})") from error
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise IndexStateError(
+            f"{path}: format {found!r}, this version of vidsift reads format {FORMAT}; "
+            "use the version that wrote it, or index into a new folder"
+        )
+    try:
+        return IndexConfig(
+            index_id=data["id"],
+            created=data["created"],
+            model=ModelSpec(**data["model"]),
+            segmentation=SegmentConfig(**data["segmentation"]),
+            search=RerankWeights(**data["search"]),
+            roots=tuple(data["roots"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise IndexStateError(f"{path}: damaged ({error!r})") from error
+
+
+def write_config(folder: str, config: IndexConfig) -> None:
+    """Write `folder/index.json` so that a reader sees the old one or the new one, never a part."""
+    data = {
+        "format": FORMAT,
+        "id": config.index_id,
+        "created": config.created,
+        "model": asdict(config.model),
+        "segmentation": asdict(config.segmentation),
+        "search": config.search.to_dict(),
+        "roots": list(config.roots),
+    }
+    write_atomically(os.path.join(folder, CONFIG_NAME), json.dumps(data, indent=2).encode())
+
+
+def write_atomically(path: str, content: bytes) -> None:
+    """Replace the file at `path` in one step that also survives a power cut."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    handle = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

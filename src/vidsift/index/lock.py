@@ -1,0 +1,54 @@
+"""One writer at a time: an advisory lock that dies with its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from types import TracebackType
+
+from vidsift.errors import IndexStateError
+
+LOCK_NAME = "writer.lock"
+
+
+class WriterLock:
+    """Hold `DIR/writer.lock` while writing; readers never look at it.
+
+    The lock is the kernel's (flock), so a killed writer leaves none behind; the text in the file only
+    serves the message that a second writer gets.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._handle: int | None = None
+
+    def __enter__(self) -> WriterLock:
+        path = os.path.join(self.folder, LOCK_NAME)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise IndexStateError(f"{self.folder}: the index cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            os.close(handle)
+            raise IndexStateError(
+                f"{self.folder}: another process is writing this index ({holder or 'unknown'}); "
+                "searching is possible meanwhile, writing when it has finished"
+            ) from error
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0)
+        self._handle = handle
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle is not None:
+            os.ftruncate(self._handle, 0)
+            os.close(self._handle)
+            self._handle = None

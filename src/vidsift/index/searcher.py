@@ -1,0 +1,313 @@
+"""The index as its users see it: open, search, look at what is inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from vidsift.errors import IndexStateError, QueryError
+from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
+from vidsift.index.derived import Derived, build_derived, clean_derived, open_derived
+from vidsift.index.moments import find_moment
+from vidsift.index.rerank import RerankWeights, announce_rows, rerank
+from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
+from vidsift.index.versions import TABLE, table_version
+from vidsift.video import SegmentConfig
+
+if TYPE_CHECKING:
+    from vidsift.index.store import Store
+
+CANDIDATES = 100
+
+
+class QueryEncoder(Protocol):
+    """What a search needs of a model (`vidsift.models.RetrievalModel` is one)."""
+
+    name: str
+
+    def fingerprint(self) -> str: ...
+
+    def encode_queries(self, texts: list[str]) -> npt.NDArray[np.float32]: ...
+
+
+class Index:
+    """A searchable index folder, seen as it was when it was opened or last refreshed.
+
+    Writers (`vidsift.ingest`) never disturb an open index; `refresh` moves on to what they committed.
+    """
+
+    def __init__(self, folder: str, config: IndexConfig, arrays: Derived) -> None:
+        self.folder = folder
+        self.config = config
+        self._arrays = arrays
+        self._checked: weakref.WeakKeyDictionary[QueryEncoder, bool] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        model: ModelSpec,
+        segmentation: SegmentConfig | None = None,
+        search: RerankWeights | None = None,
+    ) -> Index:
+        """Make an empty index; IndexStateError when `folder` holds an index or anything else already."""
+        path = os.path.abspath(folder)
+        create_files(path, model, segmentation or SegmentConfig(), search or RerankWeights())
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Index:
+        """Open an index for searching.
+
+        IndexNotFoundError when there is none, IndexStateError when it is damaged or of another format.
+        """
+        path = os.path.abspath(folder)
+        config = read_config(path)
+        return cls(path, config, _open_arrays(path, config))
+
+    def refresh(self) -> bool:
+        """See what was committed since; True when that is anything."""
+        config = read_config(self.folder)
+        same = config.index_id == self.config.index_id
+        if same and table_version(self.folder) == self._arrays.version:
+            self.config = config
+            return False
+        self._arrays, self.config = _open_arrays(self.folder, config), config
+        self._checked.clear()
+        return True
+
+    def __len__(self) -> int:
+        """Clips that can be found."""
+        return len(self._arrays)
+
+    @property
+    def version(self) -> int:
+        """The table's version that this index shows."""
+        return self._arrays.version
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model that the index was built with; `load_model(index.model.name)` gives it back."""
+        return self.config.model
+
+    def files(self) -> dict[str, FileRecord]:
+        """Every file that the index knows, failed ones too, by path."""
+        return self._store().files()
+
+    def info(self) -> dict[str, Any]:
+        """What `vidsift info` says: counts, model, settings, failed and partial files, bytes on disk."""
+        files = self.files().values()
+        return {
+            "index": self.folder,
+            "clips": sum(file.clips for file in files),
+            "files": sum(file.status != "failed" for file in files),
+            "seconds": sum(file.duration for file in files if file.status != "failed"),
+            "failed": [{"path": f.path, "reason": f.error} for f in files if f.status == "failed"],
+            "partial": [{"path": f.path, "reason": f.error} for f in files if f.status == "partial"],
+            "roots": list(self.config.roots),
+            "model": asdict(self.config.model),
+            "segmentation": asdict(self.config.segmentation),
+            "created": self.config.created,
+            "version": self.version,
+            "bytes": _bytes_below(self.folder),
+        }
+
+    def thumbnail(self, clip_id: str) -> bytes:
+        """The JPEG of a clip's middle frame; KeyError for a clip that the index does not (any more) hold."""
+        return self._store().thumbnail(clip_id)
+
+    def check_model(self, model: QueryEncoder) -> None:
+        """Raise ModelMismatchError unless this is the model that the index was built with."""
+        if model not in self._checked:
+            self.config.model.check(model.name, model.fingerprint(), self.folder)
+            self._checked[model] = True
+
+    def search(
+        self,
+        query: str | npt.ArrayLike,
+        model: QueryEncoder | None = None,
+        k: int = 10,
+        candidates: int = CANDIDATES,
+        group_by: Literal["video", "clip"] = "video",
+    ) -> SearchResult:
+        """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
+
+        query: a sentence, which `model` encodes, or a sentence vector [D] of the index's model.
+        candidates: clips to rerank (never fewer than k); when they hold fewer than k videos, the best clips
+        of the next videos join them.  group_by: "video" keeps the best clip of each file, "clip" all clips.
+        Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model.
+        """
+        arrays, weights = self._arrays, self.config.search
+        if k < 1 or candidates < 1:
+            raise QueryError(f"k and candidates must be at least 1, got k={k}, candidates={candidates}")
+        if group_by not in ("video", "clip"):
+            raise QueryError(f"group_by must be 'video' or 'clip', got {group_by!r}")
+        began = time.perf_counter()
+        text, sentence = self._encode(query, model)
+        encoded = time.perf_counter()
+        rows, coarse = _recall(arrays, sentence, k, candidates, group_by == "video")
+        recalled = time.perf_counter()
+        if arrays.memory is not None:
+            row_bytes = arrays.frames.shape[1] * arrays.frames.shape[2]
+            announce_rows(arrays.memory, 0, row_bytes, rows)
+        counts = arrays.counts[rows]
+        fine, relevance = rerank(
+            sentence, arrays.frames[rows], arrays.scales[rows], counts, weights.temperature
+        )
+        scores = weights.coarse_weight * coarse + weights.fine_weight * fine
+        best = self._best(rows, scores, k, group_by == "video")
+        hits = [self._hit(int(rows[i]), float(scores[i]), relevance[i, : counts[i]]) for i in best]
+        done = time.perf_counter()
+        took = {"encode": encoded - began, "recall": recalled - encoded, "rerank": done - recalled}
+        return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
+
+    def _encode(self, query: str | npt.ArrayLike, model: QueryEncoder | None) -> tuple[str, Floats]:
+        width = self.config.model.width
+        if isinstance(query, str):
+            if not query.strip():
+                raise QueryError("the query is empty: say in a few words what should be in the picture")
+            if model is None:
+                raise QueryError("a sentence needs the index's model to encode it: search(query, model)")
+            self.check_model(model)
+            return query, np.asarray(model.encode_queries([query])[0], dtype=np.float32)
+        vector = np.asarray(query, dtype=np.float32)
+        if vector.shape != (width,):
+            raise QueryError(f"a query vector must have the shape ({width},), this one has {vector.shape}")
+        norm = float(np.linalg.norm(vector))
+        if not np.isfinite(norm) or norm == 0:
+            raise QueryError("a query vector must be finite and not zero")
+        return "", vector / np.float32(norm)
+
+    def _best(self, rows: npt.NDArray[np.int64], scores: Floats, k: int, one_per_video: bool) -> list[int]:
+        """Places in the short list, best first; equal scores in the order of path and time."""
+        arrays = self._arrays
+        order = np.argsort(-scores, kind="stable")
+        if one_per_video:
+            # Every video's best clip: the first of its kind in the order of scores.
+            _, first = np.unique(arrays.file_of[rows[order]], return_index=True)
+            order = order[np.sort(first)]
+        # Ties at the k-th place are kept until they are put in order.
+        if len(order) > k:
+            order = order[scores[order] >= scores[order[k - 1]]]
+
+        def place(i: int) -> tuple[float, bytes, float]:
+            row = int(rows[i])
+            return -float(scores[i]), arrays.paths[int(arrays.file_of[row])], float(arrays.spans[row, 0])
+
+        return sorted(order.tolist(), key=place)[:k]
+
+    def _hit(self, row: int, score: float, relevance: Floats) -> Hit:
+        arrays = self._arrays
+        start, end = (float(second) for second in arrays.spans[row])
+        return Hit(
+            path=os.fsdecode(arrays.paths[int(arrays.file_of[row])]),
+            score=score,
+            start=start,
+            end=end,
+            moment=find_moment(relevance, arrays.times[row, : len(relevance)], start, end),
+            metadata=json.loads(arrays.metadata[row]),
+            clip_id=arrays.clip_ids[row].decode(),
+            load_thumbnail=partial(_thumbnail, self.folder, self.config.model.fingerprint),
+        )
+
+    def _store(self) -> Store:
+        return _open_store(self.folder, self.config)
+
+
+def _recall(
+    arrays: Derived, sentence: Floats, k: int, candidates: int, by_video: bool
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The short list: rows and coarse scores of the best clips, enough of them for k hits."""
+    total = len(arrays)
+    if total == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    short = min(max(candidates, k), total)
+    scores, rows = arrays.scan.search(sentence[None], short)
+    scores, rows = scores[0], rows[0]
+    wanted = min(k, len(arrays.paths))
+    if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
+        # Long videos fill the short list: take the best clip of each following video as well.
+        scores, rows = (found[0] for found in arrays.scan.search(sentence[None], total))
+        _, first = np.unique(arrays.file_of[rows], return_index=True)
+        chosen = np.union1d(np.arange(short), np.sort(first)[:wanted])
+        scores, rows = scores[chosen], rows[chosen]
+    return rows, scores
+
+
+def create_files(
+    folder: str, model: ModelSpec, segmentation: SegmentConfig, search: RerankWeights
+) -> IndexConfig:
+    """Lay out an empty index in `folder`; `index.json` comes last, so a killed creation can be repeated."""
+    from vidsift.index.store import Store
+
+    try:
+        os.makedirs(folder, exist_ok=True)
+        present = os.listdir(folder)
+    except OSError as error:
+        raise IndexStateError(f"{folder}: cannot be made an index folder ({error.strerror})") from error
+    strangers = [name for name in present if name not in ("writer.lock", f"{TABLE}.lance")]
+    strangers = [name for name in strangers if not name.endswith(".tmp")]
+    if strangers:
+        raise IndexStateError(
+            f"{folder}: is not empty ({sorted(strangers)[0]!r} lies there); choose a new folder for the index"
+        )
+    Store.create(folder, model.width, model.frames_per_clip, model.fingerprint)
+    config = IndexConfig(
+        index_id=uuid4().hex,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=model,
+        segmentation=segmentation,
+        search=search,
+    )
+    write_config(folder, config)
+    return config
+
+
+def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
+    """Build the arrays of the table as it is now, unless they are there, and remove older ones (a writer's
+    last act)."""
+    if open_derived(folder, config.index_id, store.version) is None:
+        build_derived(folder, config.index_id, store)
+    clean_derived(folder, store.version)
+
+
+def _open_arrays(folder: str, config: IndexConfig) -> Derived:
+    arrays = open_derived(folder, config.index_id, table_version(folder))
+    if arrays is None:
+        store = _open_store(folder, config)
+        # Looked for again: a writer may have moved on between the two glances at the version.
+        arrays = open_derived(folder, config.index_id, store.version)
+        arrays = arrays or build_derived(folder, config.index_id, store)
+    return arrays
+
+
+def _open_store(folder: str, config: IndexConfig) -> Store:
+    from vidsift.index.store import Store  # imports LanceDB, which a search does not need
+
+    return Store.open(folder, config.model.fingerprint)
+
+
+def _thumbnail(folder: str, fingerprint: str, clip_id: str) -> bytes:
+    from vidsift.index.store import Store
+
+    return Store.open(folder, fingerprint).thumbnail(clip_id)
+
+
+def _bytes_below(folder: str) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a writer may be tidying up
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total

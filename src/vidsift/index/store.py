@@ -1,0 +1,285 @@
+"""The store of record: a LanceDB table with one row per clip, and one per file that failed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import lancedb
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidsift.errors import IndexStateError
+from vidsift.index.types import ClipRecord, FileRecord
+from vidsift.index.versions import TABLE
+
+CHUNK = 256
+"""Files per commit when many rows change hands at once: bounds the memory of a move."""
+
+SMALL_FRAGMENTS = 32
+"""Compact once this many small fragments have gathered: every commit leaves one."""
+
+OLD_VERSIONS = timedelta(hours=1)
+"""Versions that a reader may still hold are kept this long."""
+
+
+def file_key(path: str) -> str:
+    """The store's key of a file: a hash of the path's bytes, so that any name is a safe key."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
+
+
+@contextmanager
+def _trouble(folder: str) -> Iterator[None]:
+    """Say which index is at fault when LanceDB cannot go on."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise IndexStateError(
+            f"{folder}: the index's table ({TABLE}.lance) cannot be used: {reason}. If it is damaged, "
+            "restore the folder from a backup, or delete it and index again"
+        ) from error
+
+
+def _schema(width: int, frames: int) -> pa.Schema:
+    """Columns of the table; vectors are null in the row of a failed file."""
+    return pa.schema(
+        [
+            pa.field("file_id", pa.string(), nullable=False),
+            pa.field("clip", pa.int32(), nullable=False),
+            pa.field("clip_id", pa.string()),
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("path_bytes", pa.binary()),
+            pa.field("fingerprint", pa.string(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("mtime_ns", pa.int64(), nullable=False),
+            pa.field("duration", pa.float64(), nullable=False),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("error", pa.string(), nullable=False),
+            pa.field("clips", pa.int32(), nullable=False),
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("start", pa.float64()),
+            pa.field("end", pa.float64()),
+            pa.field("coarse", pa.list_(pa.float32(), width)),
+            pa.field("frames", pa.list_(pa.int8(), frames * width)),
+            pa.field("scales", pa.list_(pa.float32(), frames)),
+            pa.field("times", pa.list_(pa.float64(), frames)),
+            pa.field("count", pa.int32()),
+            pa.field("thumbnail", pa.binary()),
+            pa.field("metadata", pa.string()),
+        ]
+    )
+
+
+_FILE_COLUMNS = [
+    "path",
+    "path_bytes",
+    "fingerprint",
+    "size",
+    "mtime_ns",
+    "duration",
+    "status",
+    "error",
+    "clips",
+]
+
+
+def _path_columns(path: str) -> dict[str, Any]:
+    """A path as text that any tool can show and, where its bytes are not UTF-8, the bytes themselves."""
+    raw = os.fsencode(path)
+    text = raw.decode("utf-8", errors="backslashreplace")
+    return {"path": text, "path_bytes": None if text.encode() == raw else raw}
+
+
+def restore_path(text: str, raw: bytes | None) -> str:
+    """The path that `os` functions take, from the two path columns."""
+    return text if raw is None else os.fsdecode(raw)
+
+
+class Store:
+    """One opened version of the table, and the writes that make new ones.
+
+    Every write is one commit of the table: a file's rows appear, change and go together or not at all, so
+    a writer killed at any instant leaves whole files only. A handle sees the version it opened plus its
+    own writes. Table trouble is raised as IndexStateError with the folder's path.
+    """
+
+    def __init__(self, folder: str, table: Any, model: str) -> None:
+        self.folder = folder
+        self.model = model
+        self._table = table
+
+    @classmethod
+    def create(cls, folder: str, width: int, frames: int, model: str) -> Store:
+        """Make an empty table in `folder` for vectors of `width` and `frames` frames a clip."""
+        with _trouble(folder):
+            database = lancedb.connect(folder)
+            # A creation that was killed may have left a table behind.
+            mode = "overwrite" if os.path.isdir(os.path.join(folder, f"{TABLE}.lance")) else "create"
+            table = database.create_table(TABLE, schema=_schema(width, frames), mode=mode)
+        return cls(folder, table, model)
+
+    @classmethod
+    def open(cls, folder: str, model: str) -> Store:
+        """Open the latest version of the table in `folder`."""
+        if not os.path.isdir(os.path.join(folder, f"{TABLE}.lance")):
+            raise IndexStateError(f"{os.path.join(folder, TABLE)}.lance: the index's table is missing")
+        with _trouble(folder):
+            return cls(folder, lancedb.connect(folder).open_table(TABLE), model)
+
+    def pinned(self) -> Store:
+        """A second handle that goes on seeing this version while the first one writes."""
+        with _trouble(self.folder):
+            table = lancedb.connect(self.folder).open_table(TABLE)
+            table.checkout(self.version)
+        return Store(self.folder, table, self.model)
+
+    @property
+    def version(self) -> int:
+        with _trouble(self.folder):
+            return int(self._table.version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._table.schema
+
+    # --- reading
+
+    def files(self) -> dict[str, FileRecord]:
+        """Every file the table knows, failed ones too, by path."""
+        with _trouble(self.folder):
+            rows = self._table.search().where("clip = 0").select(_FILE_COLUMNS).to_arrow().to_pylist()
+        records: dict[str, FileRecord] = {}
+        for row in rows:
+            row["path"] = restore_path(row["path"], row.pop("path_bytes"))
+            records[row["path"]] = FileRecord(**row)
+        return records
+
+    def count_clips(self) -> int:
+        """Clips that can be found (rows of failed files are none)."""
+        with _trouble(self.folder):
+            return int(self._table.count_rows("status != 'failed'"))
+
+    def rows(self, paths: Sequence[str]) -> pa.Table:
+        """All rows of the files at `paths`."""
+        with _trouble(self.folder):
+            return self._table.search().where(_in_files(paths)).to_arrow()
+
+    def clip_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of all clips, in table order, without those of failed files."""
+        with _trouble(self.folder):
+            query = self._table.search().where("status != 'failed'").select(list(columns))
+            yield from query.to_batches()
+
+    def thumbnail(self, clip_id: str) -> bytes:
+        """The JPEG of a clip; KeyError when the table (any more) has no such clip."""
+        with _trouble(self.folder):
+            self._table.checkout_latest()
+            query = self._table.search().where(f"clip_id = {_quote(clip_id)}").select(["thumbnail"])
+            found = query.limit(1).to_arrow().column("thumbnail").to_pylist()
+        if not found:
+            raise KeyError(clip_id)
+        return cast(bytes, found[0])
+
+    # --- writing
+
+    def replace_files(self, files: Sequence[tuple[FileRecord, Sequence[ClipRecord]]], known: bool) -> None:
+        """Commit new rows of whole files in one step.
+
+        known: whether the table may hold rows of some of these files; they are replaced.
+        """
+        rows = [row for file, clips in files for row in self._file_rows(file, clips)]
+        table = pa.Table.from_pylist(rows, schema=self.schema)
+        self._commit(table, [file.path for file, _ in files] if known else [])
+
+    def move_files(self, source: Store, moves: Sequence[tuple[str, FileRecord]], gone: Sequence[str]) -> None:
+        """Give rows that `source` holds under an old path to new files; drop those of `gone` as well.
+
+        moves: (path in `source`, the file that gets its rows). Chunks of files commit one by one.
+        """
+        leaving = set(gone)
+        for begin in range(0, len(moves), CHUNK):
+            part = moves[begin : begin + CHUNK]
+            taken = source.rows(sorted({old for old, _ in part}))
+            keys = pa.array(taken.column("file_id").to_pylist(), pa.string())
+            tables = []
+            for old, file in part:
+                rows = taken.filter(pc.equal(keys, file_key(old)))
+                tables.append(self._readdress(rows, file))
+            dropped = {file.path for _, file in part} | {old for old, _ in part if old in leaving}
+            self._commit(pa.concat_tables(tables), sorted(dropped))
+
+    def remove_files(self, paths: Sequence[str]) -> None:
+        """Drop all rows of the files at `paths`."""
+        with _trouble(self.folder):
+            for begin in range(0, len(paths), CHUNK):
+                self._table.delete(_in_files(paths[begin : begin + CHUNK]))
+
+    def tidy(self) -> None:
+        """Compact the table when many small fragments have gathered, and forget versions long unused."""
+        with _trouble(self.folder):
+            if self._table.stats()["fragment_stats"]["num_small_fragments"] >= SMALL_FRAGMENTS:
+                self._table.optimize(cleanup_older_than=OLD_VERSIONS)
+
+    def _commit(self, rows: pa.Table, drop: Sequence[str]) -> None:
+        with _trouble(self.folder):
+            if not drop:
+                self._table.add(rows)
+                return
+            merge = self._table.merge_insert(["file_id", "clip"])
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            merge.when_not_matched_by_source_delete(_in_files(drop)).execute(rows)
+
+    def _file_rows(self, file: FileRecord, clips: Sequence[ClipRecord]) -> Iterator[dict[str, Any]]:
+        if len(clips) != file.clips:
+            raise ValueError(f"{file.path}: {len(clips)} clips given, {file.clips} announced")
+        shared = {name: getattr(file, name) for name in _FILE_COLUMNS[2:]}
+        shared |= _path_columns(file.path)
+        shared["error"] = file.error.encode("utf-8", errors="backslashreplace").decode()
+        shared |= {"file_id": file_key(file.path), "model": self.model}
+        if not clips:
+            yield shared | {"clip": 0}
+        for index, clip in enumerate(clips):
+            vectors = clip.vectors
+            yield shared | {
+                "clip": index,
+                "clip_id": clip.clip_id,
+                "start": clip.start,
+                "end": clip.end,
+                "coarse": vectors.coarse,
+                "frames": vectors.frames.reshape(-1),
+                "scales": vectors.scales,
+                "times": vectors.times,
+                "count": vectors.count,
+                "thumbnail": clip.thumbnail,
+                "metadata": json.dumps(clip.metadata, ensure_ascii=True, sort_keys=True),
+            }
+
+    def _readdress(self, rows: pa.Table, file: FileRecord) -> pa.Table:
+        columns = _path_columns(file.path)
+        columns |= {"file_id": file_key(file.path), "size": file.size, "mtime_ns": file.mtime_ns}
+        for name, value in columns.items():
+            field = rows.schema.field(name)
+            column = pa.array([value] * len(rows), field.type)
+            rows = rows.set_column(rows.schema.get_field_index(name), field, column)
+        return rows
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _in_files(paths: Iterable[str]) -> str:
+    return "file_id IN (" + ", ".join(_quote(file_key(path)) for path in paths) + ")"
+
+
+def fixed_list(batch: pa.RecordBatch, name: str, width: int) -> npt.NDArray[Any]:
+    """A fixed-size list column without nulls as an array [rows, width]."""
+    column = batch.column(name)
+    return cast(npt.NDArray[Any], column.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), width))

@@ -1,0 +1,148 @@
+"""The plain values of the index: what is stored for a clip and what a search returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FileStatus = Literal["ok", "partial", "failed"]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClipVectors:
+    """What the model says about one clip, as the index keeps it.
+
+    coarse: [D] float32 unit norm.  frames: [F, D] int8, real frames first, zero rows behind them.
+    scales: [F] float32, one per frame, so that ``frames[f] * scales[f]`` restores the vector.
+    times: [F] float64 seconds on the file's clock (zero behind the real frames).  count: real frames.
+    """
+
+    coarse: Floats
+    frames: npt.NDArray[np.int8]
+    scales: Floats
+    times: npt.NDArray[np.float64]
+    count: int
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One clip of a file on its way into the store; start and end in seconds of the file."""
+
+    clip_id: str
+    start: float
+    end: float
+    vectors: ClipVectors
+    thumbnail: bytes
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file as the store knows it; `fingerprint` is empty when the file could not be read at all.
+
+    A failed file has a record (so that it is not tried again until it changes) and no clips.
+    """
+
+    path: str
+    fingerprint: str
+    size: int
+    mtime_ns: int
+    duration: float
+    status: FileStatus
+    error: str
+    clips: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The best-matching interval of a clip: start, end and the time of the best frame, in file seconds."""
+
+    start: float
+    end: float
+    best: float
+
+    def to_dict(self) -> dict[str, float]:
+        return {"start": self.start, "end": self.end, "best": self.best}
+
+
+def _no_thumbnail(clip_id: str) -> bytes:
+    raise LookupError(f"no store to read the thumbnail of clip {clip_id} from")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer: the file, the clip in it (`start`, `end` in seconds) and the moment inside the clip.
+
+    `path` is absolute; bytes of a file name that are not UTF-8 are kept as surrogates (os.fsdecode), so
+    the path opens the file. `thumbnail` is read from the store on first use.
+    """
+
+    path: str
+    score: float
+    start: float
+    end: float
+    moment: Moment
+    metadata: dict[str, Any]
+    clip_id: str
+    load_thumbnail: Callable[[str], bytes] = field(default=_no_thumbnail, repr=False, compare=False)
+
+    @property
+    def thumbnail(self) -> bytes:
+        """The clip's middle frame as JPEG bytes."""
+        return self.load_thumbnail(self.clip_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The hit in the shape of `search --json`."""
+        return {
+            "path": self.path,
+            "score": self.score,
+            "start": self.start,
+            "end": self.end,
+            "moment": self.moment.to_dict(),
+            "metadata": self.metadata,
+        }
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The hits, best first, and where the time went (milliseconds: encode, recall, rerank)."""
+
+    query: str
+    hits: list[Hit]
+    took_ms: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result in the shape of `search --json`."""
+        return {"query": self.query, "took_ms": self.took_ms, "hits": [hit.to_dict() for hit in self.hits]}
+
+
+def quantise(
+    coarse: Floats, frames: Floats, mask: npt.NDArray[np.bool_], times: npt.NDArray[np.float64]
+) -> ClipVectors:
+    """Turn a clip's vectors into what is stored: int8 frames with one scale each, real frames first.
+
+    coarse: [D].  frames: [F, D].  mask: [F] bool, True on real frames.  times: [F] seconds.
+    """
+    count = int(mask.sum())
+    real = frames[mask].astype(np.float32)
+    scales = np.zeros(len(mask), dtype=np.float32)
+    quantised = np.zeros(frames.shape, dtype=np.int8)
+    kept_times = np.zeros(len(mask), dtype=np.float64)
+    if count:
+        peaks = np.abs(real).max(axis=1)
+        scales[:count] = peaks / 127
+        safe = np.where(peaks > 0, scales[:count], 1)
+        quantised[:count] = np.rint(real / safe[:, None]).astype(np.int8)
+        kept_times[:count] = times[mask]
+    return ClipVectors(coarse.astype(np.float32), quantised, scales, kept_times, count)
+
+
+def is_under(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies below it; both absolute and normalised."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
