@@ -1,0 +1,1 @@
+"""Data sets: annotation files and generated worlds, as clips with captions."""

@@ -1,0 +1,104 @@
+"""Storyboard videos as real files: H.264 mp4, captions.jsonl and a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vidsift.datasets.storyboard.captions import Caption
+from vidsift.datasets.storyboard.render import Pixels, render_at, render_frames
+from vidsift.datasets.storyboard.splits import StorySet
+from vidsift.datasets.storyboard.world import FPS, FRAME, SECONDS, StoryVideo
+
+# A world pixel becomes 4 x 4 file pixels, so that 4:2:0 chroma and the codec cost the picture little.
+UPSCALE: Final = 4
+CRF: Final = 18
+CAPTIONS_FILE: Final = "captions.jsonl"
+SHEET_FILE: Final = "contact-sheet.png"
+
+
+def video_name(number: int) -> str:
+    return f"story-{number:05d}.mp4"
+
+
+def write_video(video: StoryVideo, path: Path) -> None:
+    """Render a video to an H.264 mp4 of 256 x 256 at 10 frames a second; whole or not at all."""
+    partial = path.with_suffix(".part")
+    with av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width = stream.height = FRAME * UPSCALE
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, FPS)
+        # One thread: the same bytes whatever the machine.
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": str(CRF), "preset": "veryfast"}
+        for number in range(round(SECONDS * FPS)):
+            picture = render_at(video, number).repeat(UPSCALE, 0).repeat(UPSCALE, 1)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number
+            frame.time_base = Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    os.replace(partial, path)
+
+
+def caption_record(name: str, video: StoryVideo, caption: Caption) -> dict[str, str | float]:
+    """One line of captions.jsonl: what is said of which file, and from when to when it is true."""
+    start, end = caption.span(video)
+    return {"video": name, "text": caption.text, "start": start, "end": end, "kind": caption.kind}
+
+
+def write_library(
+    story: StorySet, out: Path, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Write a set's videos, its captions.jsonl and a contact sheet into a folder; returns the video files.
+
+    Existing videos of the same name are written anew. `progress(done, total)` is called after each file.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / video_name(number) for number in range(len(story.videos))]
+    for number, (video, path) in enumerate(zip(story.videos, paths, strict=True)):
+        write_video(video, path)
+        if progress is not None:
+            progress(number + 1, len(paths))
+    lines = [
+        json.dumps(caption_record(paths[owner].name, story.videos[owner], caption), ensure_ascii=False)
+        for owner, caption in zip(story.video_of.tolist(), story.captions, strict=True)
+    ]
+    captions = out / CAPTIONS_FILE
+    partial = captions.with_suffix(".part")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(partial, captions)
+    contact_sheet(story).save(out / SHEET_FILE)
+    return paths
+
+
+def contact_sheet(story: StorySet, rows: int = 12, captions_each: int = 3) -> Image.Image:
+    """A picture to look at: the frames of the first videos as strips, some of their captions below each."""
+    shown = min(rows, len(story.videos))
+    strips = [_strip(story.videos[number]) for number in range(shown)]
+    width, line = strips[0].shape[1], 14
+    height = strips[0].shape[0] + captions_each * line + 6
+    sheet = Image.new("RGB", (width, height * shown), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, strip in enumerate(strips):
+        top = number * height
+        sheet.paste(Image.fromarray(strip), (0, top))
+        said = [c for owner, c in zip(story.video_of, story.captions, strict=True) if owner == number]
+        for k, caption in enumerate(said[:captions_each]):
+            y = top + strip.shape[0] + 2 + k * line
+            draw.text((4, y), f"[{caption.kind}] {caption.text}", fill="black")
+    return sheet
+
+
+def _strip(video: StoryVideo, upscale: int = 2) -> Pixels:
+    frames = render_frames(video).transpose(0, 2, 3, 1).repeat(upscale, 1).repeat(upscale, 2)
+    return np.concatenate(list(frames), axis=1)

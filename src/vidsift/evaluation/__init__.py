@@ -1,0 +1,1 @@
+"""Metrics and protocols: how well a model retrieves and what it tells apart."""
