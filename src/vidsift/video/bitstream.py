@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 
 _H264_SLICES = frozenset({1, 2, 3, 4, 5})
-# A run that entropy-coded data does not hold by chance: a hole that a download or a disk left.
-_HOLE = re.compile(rb"\x00{64}|\xff{64}")
+# Runs that entropy-coded data does not hold by chance: holes that a download or a disk left.
+_HOLES = bytes(64), b"\xff" * 64
+_ONES = b"\xff" * 256
 _START_CODE = re.compile(rb"\x00\x00\x01")
 
 
@@ -47,27 +48,32 @@ class Bitstream:
                 yield start, start + length
             at = start + length
 
-    def suspicion(self, data: bytes) -> str | None:
-        """Say what looks broken in a packet, or None. A suspicion is for the decoder to confirm."""
-        if _HOLE.search(data):
-            return "a hole in the data"
+    def suspicion(self, data: bytes) -> tuple[str, bool] | None:
+        """Say what looks broken in a packet and whether that is certain, or None.
+
+        What is not certain is for the decoder to confirm.
+        """
         if not self.prefixed:
-            return None
+            return ("a hole in the data", False) if any(hole in data for hole in _HOLES) else None
         try:
             slices = 0
             for start, end in self.units(data):
                 first = data[start]
                 if first & 0x80:
-                    return "a broken unit header"
+                    return "a broken unit header", False
                 kind = first & 31 if self.codec == "h264" else first >> 1 & 63
-                slices += kind in _H264_SLICES if self.codec == "h264" else kind < 32
+                if not (kind in _H264_SLICES if self.codec == "h264" else kind < 32):
+                    continue
+                slices += 1
                 # Inside a unit 00 00 is always followed by 03; zeros may only trail.
                 zeros = data.find(b"\x00\x00\x00", start, end)
                 if zeros >= 0 and data[zeros:end].strip(b"\x00"):
-                    return "a start code inside a unit"
+                    return "zeros that no encoder writes", True
+                if data.find(_ONES, start, end) >= 0:
+                    return "a hole in the data", True
         except ValueError as error:
-            return str(error)
-        return None if slices else "no picture in a packet"
+            return str(error), False
+        return None if slices else ("no picture in a packet", False)
 
     def random_access(self, data: bytes) -> bool:
         """Can a decoder that starts at this key packet show it, and all that follows it, exactly?"""

@@ -33,7 +33,7 @@ class VideoFile:
         self.path = Path(path)
         self._source = Source(path)
         try:
-            self._concealed: float | None = None
+            self._concealed: tuple[float, str] | None = None
             self._reason = self.table.problem
             if not len(self.table.ticks):
                 raise VideoError(path, self._nothing(self._reason or "it holds no picture data"))
@@ -69,10 +69,13 @@ class VideoFile:
         if self._reason:
             claimed = self.table.claimed
             of = f" of {claimed:.2f} s" if claimed and claimed > self.table.end else ""
-            concealed = "; damage before that was concealed" if self._concealed is not None else ""
-            return f"{self._reason}; kept the first {self.table.end:.2f} s{of}{concealed}"
+            also = ""
+            if self._concealed is not None and self._concealed[0] < self.table.end:
+                also = f", with damage concealed from {self._concealed[0]:.2f} s on"
+            return f"{self._reason}; kept the first {self.table.end:.2f} s{of}{also}"
         if self._concealed is not None:
-            return f"damaged data at {self._concealed:.2f} s, concealed by the decoder; all was kept"
+            time, reason = self._concealed
+            return f"{reason} at {time:.2f} s, concealed by the decoder; kept all {self.table.end:.2f} s"
         return None
 
     @property
@@ -127,13 +130,17 @@ class VideoFile:
         if self._source.strict:
             self._source.close()
             self._source = Source(self.path, table, strict=False)
-            if self._concealed is None:
-                self._concealed = self._time_of(error.row)
+            self._conceal(error.row, error.reason)
             return
         self._reason = f"{error.reason} at {self._time_of(error.row):.2f} s"
         self._source.table = table.cut(error.row, self._reason)
         if not len(self._source.table.ticks):
             raise VideoError(self.path, self._nothing(error.reason)) from error
+
+    def _conceal(self, row: int, reason: str) -> None:
+        time = self._time_of(row)
+        if self._concealed is None or time < self._concealed[0]:
+            self._concealed = time, reason
 
     def _time_of(self, row: int) -> float:
         table = self.table
@@ -146,7 +153,9 @@ class VideoFile:
 
     def _check_suspects(self) -> None:
         """Put packets that look broken to the decoder, so that sampling cannot jump over a break."""
-        for row, _ in self.table.suspects[:MAX_CHECKS]:
+        for row, reason, certain in self.table.suspects[:MAX_CHECKS]:
+            if certain:
+                self._conceal(row, reason)
             while row < self.table.usable:
                 try:
                     for _frame in self._source.decode([(self.table.entry_of(row), row)]):

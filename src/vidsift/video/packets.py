@@ -7,9 +7,9 @@ that is on screen at a time, where decoding may start, and what the container pr
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from vidsift.video.bitstream import Bitstream
 from vidsift.video.container import StrPath, say
+from vidsift.video.structure import check
 from vidsift.video.types import Float64Array
 
 Int64Array = npt.NDArray[np.int64]
@@ -33,6 +34,17 @@ SKIPPABLE = frozenset(_MPEG)
 SLACK = (1.0, 0.03)
 
 
+CUT_SHORT = "a packet that the container marks as damaged"
+
+
+class Suspect(NamedTuple):
+    """A row that looks broken, and why; certain, or for the decoder to confirm."""
+
+    row: int
+    reason: str
+    certain: bool
+
+
 @dataclass(frozen=True)
 class PacketTable:
     """One row per video packet in decoding order. pts and dts in ticks of `time_base`; -1 << 62 = missing.
@@ -40,7 +52,7 @@ class PacketTable:
     shown: bool, False where the container says the frame is not to be displayed (edit lists) or where it
     precedes the first picture that can be decoded. entry: bool, decoding may start here. counted: the
     container has no (or no consistent) presentation times, so pts is the running number of the frame at a
-    constant rate. suspects: rows that look broken, with the reason. usable: rows [0, usable) may be decoded.
+    constant rate. suspects: rows that look broken. usable: rows [0, usable) may be decoded.
     problem: why there are no more.
     """
 
@@ -55,7 +67,7 @@ class PacketTable:
     counted: bool
     fps: float
     claimed: float | None
-    suspects: tuple[tuple[int, str], ...] = ()
+    suspects: tuple[Suspect, ...] = ()
     usable: int = 0
     problem: str | None = None
     order: Int64Array = field(init=False)
@@ -125,9 +137,11 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
     canonical = stream.codec_context.codec.canonical_name
     bits = Bitstream(canonical, stream.codec_context.extradata)
     rows: list[tuple[int, int, int, int, bool, bool]] = []
-    suspects: list[tuple[int, str]] = []
+    suspects: list[Suspect] = []
+    places: list[int] = []
+    at = -1
     layered = False
-    end = 0.0
+    ends: dict[int, int] = {}
     problem: str | None = None
     base = stream.time_base or Fraction(1, 1000)
     try:
@@ -135,14 +149,18 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
             if packet.size == 0:
                 continue
             stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is not None and packet.time_base:
-                end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
+            index = packet.stream_index
+            if stamp is not None:
+                ends[index] = max(stamp + (packet.duration or 0), ends.get(index, stamp))
+            if index != stream.index:
                 continue
             data = bytes(packet)
-            doubt = "cut short" if packet.is_corrupt else bits.suspicion(data)
-            if doubt:
-                suspects.append((len(rows), doubt))
+            if packet.is_corrupt:
+                suspects.append(Suspect(len(rows), CUT_SHORT, True))
+            elif doubt := bits.suspicion(data):
+                suspects.append(Suspect(len(rows), *doubt))
+            at = max(packet.pos if packet.pos is not None else -1, at)
+            places.append(at)
             key = bool(packet.is_keyframe)
             if bits.codec == "hevc" and bits.has_units and not layered:
                 layered = bits.temporal_layer(data)
@@ -171,6 +189,9 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
     fps = float(rate) if rate else 25.0
     stamps = pts[shown]
     counted = bool((stamps == MISSING).any()) or len(np.unique(stamps)) < len(stamps)
+    if container.format.name == "avi" and getattr(stream.codec_context, "has_b_frames", False):
+        # AVI keeps no presentation times; those made up from the decoding order are wrong for B-frames.
+        counted = counted or bool((np.diff(stamps) > 0).all())
     duration = np.array(columns[3], np.int64)
     if counted:
         base = 1 / Fraction(rate or 25)
@@ -187,18 +208,28 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
         counted=counted,
         fps=fps,
         claimed=_claimed(container, stream),
-        suspects=tuple(suspects),
         usable=len(rows),
     )
-    problem = problem or _missing_end(path, container, stream, table, end)
+    reached = max(
+        (float(tick * (container.streams[i].time_base or 0)) for i, tick in ends.items()), default=0.0
+    )
+    size = os.path.getsize(path)
+    # Positions rise with the rows but for B-frames stored out of order: the running maximum can be searched.
+    positions = np.array(places, np.int64)
+    structure = check(path, set(container.format.name.split(",")), size)
+    problem = problem or structure.problem or _missing_end(container, stream, table, size, reached)
+    for byte, reason in structure.scratched:
+        first = int(np.searchsorted(positions, byte))
+        suspects.append(Suspect(min(first, len(rows) - 1), reason, True))
     if problem:
         # The last packet of a cut file is cut as well, where the container could tell.
         whole = len(rows)
-        while whole and suspects and suspects[-1] == (whole - 1, "cut short"):
-            suspects.pop()
+        if structure.broken_at is not None:
+            whole = int(np.searchsorted(positions, structure.broken_at))
+        while whole and any(s.row == whole - 1 and s.reason == CUT_SHORT for s in suspects):
             whole -= 1
-        table = replace(table, suspects=tuple(suspects)).cut(whole, problem)
-    return table
+        table = table.cut(whole, problem)
+    return replace(table, suspects=tuple(sorted(s for s in suspects if s.row < table.usable)))
 
 
 def _claimed(container: InputContainer, stream: VideoStream) -> float | None:
@@ -208,10 +239,9 @@ def _claimed(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def _missing_end(
-    path: StrPath, container: InputContainer, stream: VideoStream, table: PacketTable, end: float
+    container: InputContainer, stream: VideoStream, table: PacketTable, size: int, end: float
 ) -> str | None:
-    """Say how the file falls short of what its container promises, or None."""
-    size = os.path.getsize(path)
+    """Say how the packets fall short of what the container promises, or None."""
     names = set(container.format.name.split(","))
     if "mp4" in names:
         index = stream.index_entries
@@ -220,45 +250,12 @@ def _missing_end(
             return f"the file is cut short: {size} bytes of at least {reach}"
         if len(index) > len(table.pts):
             return f"{len(table.pts)} of {len(index)} frames are there"
-    promised = _promised_size(path, names, size)
-    if promised > size:
-        return f"the file is cut short: {size} bytes of {promised}"
     start = (container.start_time or 0) / 1e6
     if container.duration:
         claimed = start + container.duration / 1e6
-        if claimed - end > max(SLACK[0], SLACK[1] * claimed):
+        slack = max(SLACK[0], SLACK[1] * claimed)
+        if claimed - end > slack:
             return f"data ends at {end:.2f} s of {claimed:.2f} s"
+        if "matroska" in names and end - claimed > slack:
+            return f"timestamps run to {end:.2f} s in a file of {claimed:.2f} s"
     return None
-
-
-def _promised_size(path: StrPath, names: set[str], size: int) -> int:
-    """The file size in bytes that the outermost boxes add up to; 0 where the format does not say."""
-    with open(path, "rb") as file:
-        if "mp4" in names:
-            at = 0
-            while at + 8 <= size:
-                file.seek(at)
-                head = file.read(16)
-                length = int.from_bytes(head[:4], "big")
-                if length == 1 and len(head) == 16:
-                    length = int.from_bytes(head[8:16], "big")
-                if length == 0:
-                    return size
-                if length < 8 or not re.fullmatch(rb"[\x20-\x7e\xa9]{4}", head[4:8]):
-                    return 0
-                at += length
-            return at if at > size else 0
-        if "matroska" in names:
-            head = file.read(4096)
-            at = head.find(b"\x18\x53\x80\x67")
-            if at < 0 or at + 5 > len(head):
-                return 0
-            width = 9 - head[at + 4].bit_length()
-            raw = int.from_bytes(head[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
-            unknown = raw == (1 << 7 * width) - 1
-            return 0 if unknown else at + 4 + width + raw
-        if "avi" in names:
-            head = file.read(12)
-            if head[:4] == b"RIFF":
-                return 8 + int.from_bytes(head[4:8], "little")
-    return 0

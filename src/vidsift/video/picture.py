@@ -2,8 +2,9 @@
 
 Colour: the stream's own matrix and range; where it names no matrix, BT.709 for pictures at least 1280 wide
 or above 576 lines and BT.601 below, as players do (swscale alone would take BT.601 for all). Output is
-full-range RGB. BT.2020 uses its own matrix; HDR transfer curves are not tone-mapped. Alpha is composited over
-black.
+full-range RGB. BT.2020 uses its own matrix; HDR transfer curves are not tone-mapped. Alpha that the
+decoder delivers is composited over black; the separate alpha layer of VP8 and VP9 is not decoded (FFmpeg's
+own decoders do not), so there the colour layer is shown as it is.
 """
 
 from __future__ import annotations
