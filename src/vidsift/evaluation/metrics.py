@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 def ranks(scores: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """The 1-based rank of every query's target.
 
-    scores: [T, V], rows = texts.  target: [T] column of the right clip.  A tie takes the mean of the ranks that it
-    spans, so constant scores are worth chance. A query whose target scores NaN ranks last; NaN elsewhere never
-    beats a number.
+    scores: [T, V], rows = texts.  target: [T] column of the right clip.  A tie takes the mean of the ranks
+    that it spans, so constant scores are worth chance. A query whose target scores NaN ranks last; NaN
+    elsewhere never beats a number.
     """
     matrix = np.asarray(scores, np.float64)
     own = matrix[np.arange(len(matrix)), np.asarray(target, np.int64)]
@@ -41,5 +41,5 @@ def retrieval_metrics(found: NDArray[np.float64]) -> RetrievalMetrics:
     """Summarise the ranks of all queries."""
     if not len(found):
         raise ValueError("no queries to evaluate")
-    recall = [float(100 * np.mean(found <= k)) for k in (1, 5, 10)]
-    return RetrievalMetrics(*recall, float(np.median(found)), float(found.mean()), len(found))
+    r1, r5, r10 = (float(100 * np.mean(found <= k)) for k in (1, 5, 10))
+    return RetrievalMetrics(r1, r5, r10, float(np.median(found)), float(found.mean()), len(found))

@@ -24,7 +24,7 @@ from vidsift.datasets.storyboard.splits import StorySet
 from vidsift.datasets.storyboard.world import UNITS, Scene, StoryVideo, WorldConfig, draw_seed, draw_sprites
 from vidsift.evaluation.metrics import ranks, retrieval_metrics
 from vidsift.models.base import RetrievalModel
-from vidsift.models.features import ClipFeatures, TextFeatures
+from vidsift.models.features import ClipFeatures
 from vidsift.models.pooling import text_gated_score
 
 # Every probe caption states as much as it can, so that each attribute has enough questions.
@@ -59,7 +59,7 @@ def search_scores(model: RetrievalModel, sentences: Tensor, clips: ClipFeatures,
     """The score by which the index ranks its short list, for all pairs: [T, V]."""
     weights = model.search
     rows = []
-    for part in sentences.split(batch):
+    for part in torch.split(sentences, batch):
         fine = text_gated_score(clips.frames, part, clips.mask, weights.temperature)
         rows.append(weights.coarse_weight * (part @ clips.coarse.T) + weights.fine_weight * fine)
     return torch.cat(rows)
@@ -70,7 +70,7 @@ def retrieval(
 ) -> dict[str, Any]:
     """Text-to-video metrics of the coarse score alone, of both scores exhaustively, and in two stages.
 
-    Two stages: the `candidates` best by the coarse score are ranked by the search score; the others stay behind.
+    Two stages: the `candidates` best by the coarse score are ranked by the search score, the others follow.
     """
     clips = encode_videos(model, story.videos) if clips is None else clips
     sentences = encode_sentences(model, [caption.text for caption in story.captions])
@@ -172,14 +172,3 @@ def _accuracy(
     margin = torch.cat(margins)
     wins = (margin > 0).float() + 0.5 * (margin == 0).float()
     return {"accuracy": float(100 * wins.mean()), "n": len(right)}
-
-
-__all__ = [
-    "TextFeatures",
-    "encode_sentences",
-    "encode_videos",
-    "retrieval",
-    "search_scores",
-    "two_alternative_frames",
-    "two_alternative_videos",
-]

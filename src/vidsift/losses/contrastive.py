@@ -14,8 +14,8 @@ def symmetric_info_nce(
 
     scores: [B, B] logits, rows = texts, columns = clips, the diagonal holds the matching pairs.
     ignore: [B, B] bool, True where an off-diagonal pair is no negative (the same sentence twice, say).
-    negatives: [E, B] logits of further texts that match no clip of the batch; they are only ever rivals of the
-        matching text in the video-to-text direction (hard negative captions, as in NegCLIP, ICLR 2023).
+    negatives: [E, B] logits of further texts that match no clip of the batch; they are only ever rivals of
+        the matching text in the video-to-text direction (hard negative captions, as in NegCLIP, ICLR 2023).
     Returns a scalar.
     """
     target = torch.arange(scores.shape[0], device=scores.device)

@@ -1,4 +1,4 @@
-"""Training batches of the storyboard world, each a pure function of seed, stage and step: runs resume exactly."""
+"""Training batches of the storyboard world, pure functions of seed, stage and step: runs resume exactly."""
 
 from __future__ import annotations
 

@@ -54,11 +54,12 @@ def new_model(section: ModelSection) -> RetrievalModel:
         size=section.vision.image_size, mode="crop", mean=(section.mean,) * 3, std=(section.std,) * 3
     )
     backbone = build_backbone(CLIPModel(config), preprocess)
-    return create_model("meanp", backbone, TextTokenizer.from_transformers(tokenizer, max_length=section.text.max_words))
+    text = TextTokenizer.from_transformers(tokenizer, max_length=section.text.max_words)
+    return create_model("meanp", backbone, text)
 
 
 class ContrastiveTask(nn.Module):
-    """Owns the model being trained and the heads that are dropped afterwards; computes the loss of a batch."""
+    """Owns the model and the heads that are dropped afterwards; computes the loss of a batch."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class ContrastiveTask(nn.Module):
 
     @staticmethod
     def _nce(scores: Tensor, same: Tensor) -> Tensor:
-        """InfoNCE of every round of captions against the clips, averaged; the rest of the rows are negatives."""
+        """InfoNCE of every round of captions against the clips, averaged; further rows are negatives."""
         rounds, items = same.shape[:2]
         negatives = scores[rounds * items :]
         losses = [

@@ -64,6 +64,13 @@ def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     os.replace(partial, path)
 
 
+def _write_text(path: Path, text: str) -> None:
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    _write_atomically(path, write)
+
+
 class _Run:
     """One run in one folder; everything that has to survive a kill is in `checkpoint.pt`."""
 
@@ -83,7 +90,7 @@ class _Run:
             self._restore()
         else:
             text = yaml.safe_dump(resolved, sort_keys=False)
-            _write_atomically(known, lambda path: path.write_text(text, encoding="utf-8") and None)
+            _write_text(known, text)
             (folder / METRICS).write_text("", encoding="utf-8")
 
     def save(self) -> None:
@@ -108,7 +115,7 @@ class _Run:
             if _logged_step(line) <= self.step
         ]
         text = "".join(line + "\n" for line in kept)
-        _write_atomically(metrics, lambda path: path.write_text(text, encoding="utf-8") and None)
+        _write_text(metrics, text)
         log.info("resumed %s at step %d of %d", self.folder, self.step, self.recipe.steps)
 
     def record(self, **values: Any) -> None:
@@ -146,7 +153,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a recipe in a folder and save the model to `folder/model`; a run that was stopped is resumed.
 
-    On the CPU, with the same number of threads, a resumed run computes the same numbers as an undisturbed one.
+    On the CPU, with as many threads, a resumed run computes the same numbers as an undisturbed one.
     Returns the last validation. Raises RecipeError if the folder holds another recipe's run.
     """
     torch.set_num_threads(recipe.threads)

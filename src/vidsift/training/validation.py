@@ -15,7 +15,7 @@ from vidsift.models.base import RetrievalModel
 
 
 def validate(model: RetrievalModel, videos: int) -> dict[str, Any]:
-    """Retrieval and two-alternative accuracies on the first validation videos; the model is left in train mode."""
+    """Retrieval and two-alternative accuracies on the first validation videos; leaves train mode on."""
     model.eval()
     story = load_split("val", videos)
     clips = encode_videos(model, story.videos)

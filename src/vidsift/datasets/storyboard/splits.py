@@ -127,41 +127,43 @@ def _well_formed(scene: Scene) -> bool:
 def draw_hard(seed: int, groups: int) -> StorySet:
     """Groups of a base video and three twins that differ from it in one stated fact each.
 
-    The attribute to change is drawn uniformly over attribute types. Every video has one caption, which
-    holds for its own video and for no other of its group.
+    The three attributes to change are drawn uniformly over attribute types, and videos are drawn until a
+    caption states all three, so that rarely stated facts (order, size) are asked as often as others. Every
+    video has one caption, which holds for its own video and for no other of its group.
     """
     videos: list[StoryVideo] = []
     captions: list[Caption] = []
     for number in range(groups):
         rng = np.random.default_rng((seed, number))
-        while True:
-            group = _draw_group(rng)
-            if group is not None:
-                break
+        attributes = [TWIN_ATTRIBUTES[k] for k in rng.permutation(len(TWIN_ATTRIBUTES))[:3]]
+        while (group := _draw_group(rng, attributes)) is None:
+            pass
         videos += [video for video, _ in group]
         captions += [caption for _, caption in group]
     return StorySet(tuple(videos), tuple(captions), np.arange(len(videos)))
 
 
-def _draw_group(rng: np.random.Generator) -> list[tuple[StoryVideo, Caption]] | None:
+def _draw_group(
+    rng: np.random.Generator, attributes: list[str], attempts: int = 40
+) -> list[tuple[StoryVideo, Caption]] | None:
     base = draw_video(rng)
     said = write_caption(base, rng)
     twins: list[StoryVideo] = []
-    for _ in range(40):
-        if len(twins) == 3:
-            break
-        attribute = TWIN_ATTRIBUTES[int(rng.integers(len(TWIN_ATTRIBUTES)))]
-        twin = _twin(base, said, attribute, rng)
-        if twin is None or not all(_well_formed(scene) for scene in twin.scenes):
-            continue
-        if not holds(said.claims, twin, said.ordered):
-            twins.append(twin)
-    if len(twins) < 3:
-        return None
+    for attribute in attributes:
+        for _ in range(attempts):
+            twin = _twin(base, said, attribute, rng)
+            if twin is None:
+                return None
+            well_formed = all(_well_formed(scene) for scene in twin.scenes)
+            if well_formed and not holds(said.claims, twin, said.ordered):
+                twins.append(twin)
+                break
+        else:
+            return None
     group = [(base, said)]
     for twin in twins:
         rivals = [base, *(other for other in twins if other is not twin)]
-        for _ in range(40):
+        for _ in range(attempts):
             own = write_caption(twin, rng)
             if not any(holds(own.claims, rival, own.ordered) for rival in rivals):
                 group.append((twin, own))
