@@ -1,0 +1,139 @@
+"""`vidsift index`, `info` and `remove`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidsift.cli.output import (
+    DONE,
+    SOME_FAILED,
+    clock,
+    complain,
+    printable,
+    progress_bar,
+    say,
+    say_json,
+    size,
+)
+
+if TYPE_CHECKING:
+    from vidsift.ingest import IngestReport
+
+IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+class Segmentation(StrEnum):
+    """How files longer than a clip may be are cut."""
+
+    SHOTS = "shots"
+    WINDOWS = "windows"
+    WHOLE = "whole"
+
+
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Folders and video files.")],
+    index: IndexFolder,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A bundled name, folder, preset or hub id.")
+    ] = None,
+    segment: Annotated[
+        Segmentation | None, typer.Option(help="Cut long files at shots, in windows, or not.")
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option(min=1, help="The longest clip.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoders; default: found by itself.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring an index in line with folders: new, changed, renamed and deleted files are recognised."""
+    from vidsift.ingest import index_paths
+    from vidsift.models import load_model
+
+    loaded = load_model(model or _model_of(index))
+    with progress_bar("indexing", "files", quiet) as advance:
+        report = index_paths(
+            paths,
+            index,
+            model=loaded,
+            workers=workers,
+            segmentation=_segmentation(segment, max_seconds),
+            progress=lambda p: advance(p.done, p.total, Path(p.path).name),
+        )
+    _finish(report, index, as_json)
+
+
+def _model_of(index: Path) -> str:
+    """The model that an index was built with, or the default for a new one."""
+    from vidsift.errors import IndexNotFoundError
+    from vidsift.index.config import read_config
+    from vidsift.models import DEFAULT_MODEL
+
+    try:
+        return read_config(str(index)).model.name
+    except IndexNotFoundError:
+        return DEFAULT_MODEL
+
+
+def _segmentation(mode: Segmentation | None, max_seconds: float | None) -> Any:
+    from vidsift.video import SegmentConfig
+
+    if mode is None and max_seconds is None:
+        return None
+    settings: dict[str, Any] = {}
+    if mode is not None:
+        settings["mode"] = mode.value
+    if max_seconds is not None:
+        settings["max_seconds"] = max_seconds
+    return SegmentConfig(**settings)
+
+
+def _finish(report: IngestReport, index: Path, as_json: bool) -> None:
+    if as_json:
+        say_json(report.to_dict())
+    else:
+        say(
+            f"{report.added} added, {report.updated} updated, {report.removed} removed, "
+            f"{report.renamed} renamed, {report.unchanged} unchanged; "
+            f"{report.clips} clips in {index} ({report.seconds:.1f} s)"
+        )
+    for title, problems in (("failed", report.failed), ("partial", report.partial)):
+        for problem in problems:
+            complain(f"{title}: {problem.path}: {problem.reason}")
+    raise typer.Exit(SOME_FAILED if report.failed or report.partial else DONE)
+
+
+def info(index: IndexFolder, as_json: AsJson = False) -> None:
+    """Say what an index holds: clips, files, model, settings, and what could not be read."""
+    from vidsift.index import Index
+
+    found = Index.open(index).info()
+    if as_json:
+        say_json(found)
+        return
+    model = found["model"]
+    say(f"index     {found['index']}, {size(found['bytes'])}")
+    say(f"clips     {found['clips']} of {found['files']} files, {clock(found['seconds'])} in all")
+    say(f"model     {model['name']}, {model['frames_per_clip']} frames a clip, {model['width']} dimensions")
+    for root in found["roots"]:
+        say(f"root      {printable(root)}")
+    for title in ("failed", "partial"):
+        for problem in found[title]:
+            say(f"{title:9} {printable(problem['path'])}: {printable(problem['reason'])}")
+
+
+def remove(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files and folders to forget; nothing on disk is touched.")
+    ],
+    index: IndexFolder,
+    as_json: AsJson = False,
+) -> None:
+    """Take files and folders out of an index."""
+    from vidsift.ingest import remove_paths
+
+    _finish(remove_paths(paths, index), index, as_json)

@@ -1,0 +1,59 @@
+"""`vidsift search` and `vidsift models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidsift.cli.output import clock, printable, say, say_json
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What should be seen, in a sentence.")],
+    index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many videos to return.")] = 10,
+    candidates: Annotated[int, typer.Option(min=1, help="Clips to rerank by their frames.")] = 100,
+    clips: Annotated[
+        bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Find the videos, and the moments inside them, that answer a sentence."""
+    from vidsift.index import Index
+    from vidsift.models import load_model
+
+    opened = Index.open(index)
+    model = load_model(opened.model.name)
+    result = opened.search(query, model, k=k, candidates=candidates, group_by="clip" if clips else "video")
+    if as_json:
+        say_json(result.to_dict())
+        return
+    for number, hit in enumerate(result.hits, 1):
+        moment = f"{clock(hit.moment.start)}-{clock(hit.moment.end)}"
+        best = clock(hit.moment.best)
+        say(f"{number:3d}  {hit.score:6.3f}  {moment:>15}  best {best}  {printable(hit.path)}")
+    if not result.hits:
+        say("nothing found: the index has no clips")
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the bundled models and the named presets with their licence, size and cost."""
+    from vidsift.models.listing import model_table
+
+    table = model_table()
+    if as_json:
+        say_json({"models": table})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for column in table[0]:
+        shown.add_column(column)
+    for row in table:
+        shown.add_row(*(str(value) for value in row.values()))
+    Console().print(shown)

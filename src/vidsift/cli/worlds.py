@@ -1,0 +1,78 @@
+"""`vidsift storyboard`, `vidsift demo` and `vidsift train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidsift.cli.output import printable, progress_bar, say, say_json
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def storyboard(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the videos, captions.jsonl and the sheet.")],
+    videos: Annotated[int, typer.Option(min=1, help="How many videos.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 200,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Render a library of procedural captioned videos as real mp4 files."""
+    from vidsift.datasets.storyboard.library import CAPTIONS_FILE, SHEET_FILE, write_library
+    from vidsift.datasets.storyboard.splits import draw_set
+
+    story = draw_set(seed, videos)
+    with progress_bar("rendering", "videos", quiet) as advance:
+        paths = write_library(story, out, lambda done, total: advance(done, total, ""))
+    if as_json:
+        say_json({"videos": len(paths), "captions": len(story.captions), "out": str(out), "seed": seed})
+    else:
+        say(f"{len(paths)} videos in {out}, {len(story.captions)} captions in {out / CAPTIONS_FILE}")
+        say(f"a contact sheet to look at: {out / SHEET_FILE}")
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where the library and its index go.")] = Path("demo"),
+    videos: Annotated[int, typer.Option(min=10, help="How many videos to render.")] = 200,
+    queries: Annotated[int, typer.Option(min=1, help="How many held-out captions to ask.")] = 60,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Render a small library, index it with the bundled model, search it, and say how well that went."""
+    from vidsift.demo import run_demo
+
+    report = run_demo(folder, videos, queries, lambda title, unit: progress_bar(title, unit, quiet))
+    if as_json:
+        say_json(report.to_dict())
+    else:
+        for line in report.lines():
+            say(printable(line))
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/storyboard/clip-tiny.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings over the recipe.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<recipe name>.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model by a recipe; the same command resumes a run that was stopped."""
+    from vidsift.training.loop import MODEL
+    from vidsift.training.loop import train as train_recipe
+    from vidsift.training.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / settings.name
+    with progress_bar("training", "steps", quiet) as advance:
+        final = train_recipe(
+            settings, folder, lambda p: advance(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
+        )
+    if as_json:
+        say_json({"model": str(folder / MODEL), "validation": final})
+    else:
+        found = final["retrieval"]["two_stage"]
+        say(f"model saved in {folder / MODEL}")
+        say(f"validation: R@1 {found['r1']:.1f}, R@5 {found['r5']:.1f} of {found['queries']} queries")
