@@ -29,6 +29,10 @@ class QueryError(VidsiftError):
     """A query cannot be searched for: it is empty, or its vector or a setting has no meaning."""
 
 
+class SourceError(VidsiftError):
+    """A path to index is missing, unreadable, or empty where videos are known to have been."""
+
+
 class RecipeError(VidsiftError):
     """A recipe cannot be read or names something unknown."""
 

@@ -1,0 +1,35 @@
+"""One clip through the model: pixels in, a record for the store out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import torch
+
+from vidsift.index.types import ClipRecord, quantise
+from vidsift.ingest.reading import Clip
+from vidsift.models import RetrievalModel
+from vidsift.video import SegmentConfig
+
+
+@torch.inference_mode()
+def encode_clip(model: RetrievalModel, clip: Clip, clip_id: str) -> ClipRecord:
+    """Encode one clip by itself; its file's metadata is known later.
+
+    A clip's dozen frames fill the matrix units of a CPU (larger batches were measured slower), and a batch
+    that never holds anything else makes the vectors independent of what was decoded when: an interrupted
+    run ends with the same bits as an undisturbed one.
+    """
+    features = model.encode_video(torch.from_numpy(clip.pixels)[None], torch.from_numpy(clip.mask)[None])
+    coarse = features.coarse[0].float().cpu().numpy()
+    frames = features.frames[0].float().cpu().numpy()
+    vectors = quantise(coarse, frames, clip.mask, clip.times)
+    return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {})
+
+
+def name_clip(fingerprint: str, start: float, end: float, segmentation: SegmentConfig) -> str:
+    """The clip's id: the same content cut the same way has the same id, wherever the file lies."""
+    key = json.dumps([fingerprint, round(start, 6), round(end, 6), asdict(segmentation)], sort_keys=True)
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,364 @@
+"""Folders to a searchable index: walk, plan, decode beside encode, commit; and taking things out again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import vidsift
+from vidsift.errors import IndexNotFoundError, IndexStateError, SourceError
+from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
+from vidsift.index.lock import WriterLock
+from vidsift.index.rerank import RerankWeights
+from vidsift.index.searcher import create_files, refresh_arrays
+from vidsift.index.store import Store
+from vidsift.index.types import ClipRecord, FileRecord, FileStatus, is_under
+from vidsift.ingest.decode import DecodePool, default_workers, read_here
+from vidsift.ingest.plan import Plan, Work, check_not_emptied, make_plan
+from vidsift.ingest.reading import Clip, Done, Failed, Opened, ReadSettings
+from vidsift.ingest.report import FileProblem, IngestReport, Progress, Stage
+from vidsift.ingest.walk import Candidate, normalise, walk
+from vidsift.video import SegmentConfig
+
+if TYPE_CHECKING:
+    from vidsift.models import RetrievalModel
+
+COMMIT_SECONDS = 2.0
+"""Finished files wait at most about this long for their commit (longer, by half a percent of the run's
+time, in long runs: every commit adds a version to the table)."""
+
+COMMIT_CLIPS = 512
+"""... and at most so many clips."""
+
+StrPath = str | os.PathLike[str]
+
+
+def index_paths(
+    paths: StrPath | Iterable[StrPath],
+    index_dir: StrPath,
+    model: RetrievalModel | str | None = None,
+    *,
+    workers: int | None = None,
+    segmentation: SegmentConfig | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> IngestReport:
+    """Bring the index up to date with what lies at `paths` (folders, searched through, or single files).
+
+    New files are added, changed ones replaced, files that are gone from below `paths` removed, renamed ones
+    recognised; the rest of the index stays as it is. The index is made when there is none. Every file
+    commits as a whole, so the run can be ended at any moment and repeated.
+
+    model: a model, its name, or None for the index's own (for a new index: the default model).
+    workers: decoding processes; 0 decodes in this process; None chooses.
+    segmentation: how long files are cut; fixed when the index is made.
+    progress: called often, from this thread.
+    Raises SourceError (nothing was changed), ModelMismatchError, IndexStateError (locked, damaged).
+    """
+    began = time.perf_counter()
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers must be 0 or more, got {workers}")
+    roots = normalise([paths] if isinstance(paths, str | os.PathLike) else paths)
+    folder = os.path.abspath(index_dir)
+    chosen = _ChosenModel(model, folder)
+    if _existing(folder, chosen, segmentation) is None:
+        chosen.load()  # a model that cannot be had leaves no empty index behind
+        _make_folder(folder)
+    with WriterLock(folder):
+        config = _existing(folder, chosen, segmentation)
+        if config is None:
+            cutting = segmentation or SegmentConfig()
+            config = create_files(folder, chosen.spec(), cutting, chosen.weights())
+            chosen.meet(config.model)
+        return _Run(folder, config, chosen, workers, progress).sync(roots, began)
+
+
+def remove_paths(paths: StrPath | Iterable[StrPath], index_dir: StrPath) -> IngestReport:
+    """Forget the files at or below `paths`, whether they still exist or not.
+
+    Raises SourceError when the index knows nothing there, IndexNotFoundError, IndexStateError.
+    """
+    began = time.perf_counter()
+    folder = os.path.abspath(index_dir)
+    named = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    places = [os.path.abspath(os.fspath(path)) for path in named]
+    read_config(folder)
+    with WriterLock(folder):
+        config = read_config(folder)
+        store = Store.open(folder, config.model.fingerprint)
+        known = store.files()
+        for place in places:
+            if place not in config.roots and not any(is_under(path, place) for path in known):
+                raise SourceError(f"{place}: the index {folder} knows no file there")
+        going = [path for path in known if any(is_under(path, place) for place in places)]
+        for place in places:
+            config = config.without_root(place)
+        # Roots first: rows that a kill leaves behind can be removed by the same command again.
+        write_config(folder, config)
+        store.remove_files(going)
+        store.tidy()
+        refresh_arrays(folder, config, store)
+        removed = sum(known[path].clips > 0 for path in going)
+        seconds = time.perf_counter() - began
+        return IngestReport(removed=removed, clips=store.count_clips(), seconds=seconds)
+
+
+class _ChosenModel:
+    """The model of a run, loaded only when it is needed: a run without work does not wait for weights."""
+
+    def __init__(self, model: RetrievalModel | str | None, folder: str) -> None:
+        self._folder = folder
+        self._name = _reference(model) if isinstance(model, str) else None
+        self._model = None if isinstance(model, str) else model
+        self._expected: ModelSpec | None = None
+        self._fingerprint: str | None = None
+
+    def meet(self, spec: ModelSpec) -> None:
+        """Take the index's model when none was named; ModelMismatchError when another one was."""
+        self._expected = spec
+        if self._model is None and self._name is None:
+            self._name = spec.name
+        elif self._model is not None or self._name != spec.name:
+            self.load()
+
+    def load(self) -> RetrievalModel:
+        """The model itself, checked against the index."""
+        if self._model is None:
+            from vidsift.models import DEFAULT_MODEL, load_model
+
+            self._name = self._name or DEFAULT_MODEL
+            self._model = load_model(self._name)
+        if self._fingerprint is None:
+            self._fingerprint = self._model.fingerprint()
+        if self._expected is not None:
+            self._expected.check(self._name or self._model.name, self._fingerprint, self._folder)
+        return self._model
+
+    def spec(self) -> ModelSpec:
+        """What a new index remembers; the name is one that `load_model` takes wherever that is known."""
+        model = self.load()
+        return ModelSpec(
+            self._name or model.name, self._fingerprint or "", model.width, model.frames_per_clip
+        )
+
+    def weights(self) -> RerankWeights:
+        search = self.load().search
+        return RerankWeights(search.coarse_weight, search.fine_weight, search.temperature)
+
+
+@dataclass
+class _Reading:
+    """A file between its first clip and its commit; `share`: bytes of it that are done, about."""
+
+    duration: float = 0.0
+    share: int = 0
+    clips: list[ClipRecord] = field(default_factory=list)
+
+
+class _Run:
+    """One writer's run over an index that it has locked."""
+
+    def __init__(
+        self,
+        folder: str,
+        config: IndexConfig,
+        chosen: _ChosenModel,
+        workers: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.folder, self.config, self.chosen = folder, config, chosen
+        self.workers = default_workers() if workers is None else workers
+        self.store = Store.open(folder, config.model.fingerprint)
+        self._progress = progress
+        self._now: Stage = "scan"
+        self._stage_began = self._committed_at = time.monotonic()
+        self._finished: list[tuple[FileRecord, list[ClipRecord], bool]] = []
+        self._files = self._bytes = self._total_files = self._total_bytes = 0
+        self._clips = self._committed = 0
+
+    def sync(self, roots: list[str], began: float) -> IngestReport:
+        """Do the whole run; `began` is when it was asked for."""
+        self._stage("scan", [])
+        found = walk(roots, avoid=self.folder)
+        known = self.store.files()
+        check_not_emptied(roots, found, known)
+        self._remember(roots)
+        self._stage("compare", found.candidates)
+        plan = make_plan(roots, found, known, self._compared)
+        if not plan.changes_nothing():
+            self._apply(plan)
+            self.store.tidy()
+        self._stage("finish", [])
+        refresh_arrays(self.folder, self.config, self.store)
+        return IngestReport(
+            added=plan.added,
+            updated=plan.updated,
+            removed=plan.removed,
+            unchanged=plan.unchanged,
+            renamed=plan.renamed,
+            failed=sorted(plan.failed, key=lambda problem: os.fsencode(problem.path)),
+            partial=sorted(plan.partial, key=lambda problem: os.fsencode(problem.path)),
+            clips=self.store.count_clips(),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _remember(self, roots: list[str]) -> None:
+        config = self.config
+        for root in roots:
+            config = config.with_root(root)
+        if config != self.config:
+            write_config(self.folder, config)
+            self.config = config
+
+    def _apply(self, plan: Plan) -> None:
+        if plan.moves:
+            # Read from the version before the first write: files may have swapped names.
+            self.store.move_files(self.store.pinned(), plan.moves, plan.leaving)
+        if plan.removals:
+            self.store.remove_files(plan.removals)
+        if plan.failures:
+            self.store.replace_files([(record, []) for record in plan.failures], known=True)
+        self._committed += len(plan.moves)
+        if plan.reads:
+            self._read_all(plan)
+
+    def _read_all(self, plan: Plan) -> None:
+        works = plan.reads
+        self._stage("read", [work.file for work in works])
+        model = self.chosen.load()
+        settings = ReadSettings(
+            self.config.model.frames_per_clip, model.preprocess.geometry, self.config.segmentation
+        )
+        events = DecodePool(works, settings, self.workers).events() if self.workers else None
+        events = events or read_here(works, settings)
+        readings: dict[str, _Reading] = {}
+        try:
+            for work, event in events:
+                path = work.file.path
+                reading = readings.setdefault(path, _Reading())
+                if isinstance(event, Opened):
+                    reading.duration = event.duration
+                elif isinstance(event, Clip):
+                    self._encode(model, work, reading, event)
+                else:
+                    self._close(plan, work, readings.pop(path), event)
+                self._commit_if_due()
+                self._tell(path, sum(reading.share for reading in readings.values()))
+        finally:
+            # Also when the user interrupts: files that are finished are kept.
+            events.close()
+            self._commit()
+        self._tell()
+
+    def _encode(self, model: RetrievalModel, work: Work, reading: _Reading, clip: Clip) -> None:
+        from vidsift.ingest.encode import encode_clip, name_clip
+
+        clip_id = name_clip(work.fingerprint, clip.start, clip.end, self.config.segmentation)
+        reading.clips.append(encode_clip(model, clip, clip_id))
+        if reading.duration > 0:
+            reading.share = int(work.file.size * min(clip.end / reading.duration, 1))
+        self._clips += 1
+
+    def _close(self, plan: Plan, work: Work, reading: _Reading, end: Done | Failed) -> None:
+        """Turn a file that has been read into records for its path and the copies of it."""
+        if isinstance(end, Done):
+            duration, problem, facts = end.duration, end.problem, end.metadata
+        else:
+            kept = f"; kept the first {reading.clips[-1].end:.1f} s" if reading.clips else ""
+            duration, problem, facts = reading.duration, end.reason + kept, {}
+        clips = [replace(clip, metadata=facts) for clip in reading.clips]
+        if not clips:
+            problem = problem or "no picture could be decoded"
+        status: FileStatus = "failed" if not clips else "partial" if problem else "ok"
+        for file, known in [(work.file, work.known), *work.copies]:
+            record = FileRecord(
+                path=file.path,
+                fingerprint=work.fingerprint,
+                size=file.size,
+                mtime_ns=file.mtime_ns,
+                duration=duration,
+                status=status,
+                error=problem or "",
+                clips=len(clips),
+            )
+            self._finished.append((record, clips, known))
+            if status != "ok":
+                problems = plan.failed if status == "failed" else plan.partial
+                problems.append(FileProblem(file.path, problem or ""))
+            plan.updated += bool(clips) and known
+            plan.added += bool(clips) and not known
+        self._files += 1
+        self._bytes += work.file.size
+
+    def _commit_if_due(self) -> None:
+        waited = time.monotonic() - self._committed_at
+        patience = max(COMMIT_SECONDS, (time.monotonic() - self._stage_began) / 200)
+        if waited >= patience or sum(len(clips) for _, clips, _ in self._finished) >= COMMIT_CLIPS:
+            self._commit()
+
+    def _commit(self) -> None:
+        for known in (False, True):
+            files = [(record, clips) for record, clips, was_known in self._finished if was_known == known]
+            if files:
+                self.store.replace_files(files, known)
+                self._committed += len(files)
+        self._finished.clear()
+        self._committed_at = time.monotonic()
+
+    def _stage(self, stage: Stage, files: Sequence[Candidate]) -> None:
+        self._now, self._stage_began = stage, time.monotonic()
+        self._files = self._bytes = 0
+        self._total_files, self._total_bytes = len(files), sum(file.size for file in files)
+        self._tell()
+
+    def _tell(self, path: str = "", begun_bytes: int = 0) -> None:
+        if self._progress is not None:
+            self._progress(
+                Progress(
+                    stage=self._now,
+                    done=self._files,
+                    total=self._total_files,
+                    bytes_done=self._bytes + begun_bytes,
+                    bytes_total=self._total_bytes,
+                    clips=self._clips,
+                    committed=self._committed,
+                    seconds=time.monotonic() - self._stage_began,
+                    path=path,
+                )
+            )
+
+    def _compared(self, file: Candidate) -> None:
+        self._tell(file.path)
+        self._files += 1
+        self._bytes += file.size
+
+
+def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | None) -> IndexConfig | None:
+    """The index in `folder`, if there is one and it fits what was asked for."""
+    try:
+        config = read_config(folder)
+    except IndexNotFoundError:
+        return None
+    if segmentation is not None and segmentation != config.segmentation:
+        raise IndexStateError(
+            f"{folder}: its files are cut by {config.segmentation}, not by {segmentation}. Leave the setting "
+            "out, or index into another folder to cut anew"
+        )
+    chosen.meet(config.model)
+    return config
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise IndexStateError(f"{folder}: cannot be made an index folder ({error.strerror})") from error
+
+
+def _reference(name: str) -> str:
+    """A model's name that means the same from every working folder."""
+    bundled = os.path.join(os.path.dirname(os.path.abspath(vidsift.__file__)), "bundled", name)
+    expanded = os.path.expanduser(name)
+    return os.path.abspath(expanded) if os.path.isdir(expanded) and not os.path.isdir(bundled) else name

@@ -1,0 +1,91 @@
+"""One file to a stream of small events; the same whether it runs here or in a worker process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidsift.video import Geometry, SegmentConfig, VideoError, VideoInfo, read_clips
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """What a reader has to know of the model and the index."""
+
+    frames_per_clip: int
+    geometry: Geometry
+    segmentation: SegmentConfig
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The file is a video of about this many seconds."""
+
+    duration: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: seconds, pixels uint8 [F, 3, S, S], times [F], mask [F], JPEG."""
+
+    start: float
+    end: float
+    pixels: npt.NDArray[np.uint8]
+    times: npt.NDArray[np.float64]
+    mask: npt.NDArray[np.bool_]
+    thumbnail: bytes
+
+
+@dataclass(frozen=True)
+class Done:
+    """The file has been read; `problem` says what of it could not be."""
+
+    duration: float
+    problem: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Nothing (more) can be read, for this reason."""
+
+    reason: str
+
+
+Event = Opened | Clip | Done | Failed
+
+
+def read_file(path: str, settings: ReadSettings) -> Iterator[Event]:
+    """Yield Opened, then clips, then Done; or Failed at any point, which ends it. Never raises."""
+    try:
+        reader = read_clips(
+            path,
+            frames_per_clip=settings.frames_per_clip,
+            geometry=settings.geometry,
+            segmentation=settings.segmentation,
+        )
+        yield Opened(reader.info.duration)
+        for clip in reader:
+            frames, span = clip.frames, clip.span
+            yield Clip(span.start, span.end, frames.pixels, frames.times, frames.mask, clip.thumbnail)
+        yield Done(reader.info.duration, reader.problem, _facts(reader.info))
+    except VideoError as error:
+        yield Failed(error.reason)
+    except Exception as error:  # noqa: BLE001 - whatever one file does to the reader, the run goes on
+        yield Failed(f"the reader broke: {type(error).__name__}: {error}")
+
+
+def _facts(info: VideoInfo) -> dict[str, Any]:
+    return {
+        "width": info.width,
+        "height": info.height,
+        "fps": round(info.fps, 3) if math.isfinite(info.fps) else 0.0,
+        "codec": info.codec,
+        "audio_streams": info.audio_streams,
+        "subtitle_streams": info.subtitle_streams,
+    }
