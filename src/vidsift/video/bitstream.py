@@ -97,6 +97,15 @@ class Bitstream:
             return False
         return False
 
+    def closed(self, data: bytes) -> bool:
+        """Does this key packet also forget all pictures before it (an IDR picture)?"""
+        if self.codec != "h264":
+            return True
+        try:
+            return any(data[start] & 31 == 5 for start, end in self.units(data) if end > start)
+        except ValueError:
+            return False
+
     def temporal_layer(self, data: bytes) -> bool:
         """Does an HEVC packet hold a picture above the lowest temporal layer?
 

@@ -130,7 +130,8 @@ class VideoFile:
         if self._source.strict:
             self._source.close()
             self._source = Source(self.path, table, strict=False)
-            self._conceal(error.row, error.reason)
+            if not error.doubtful:
+                self._conceal(error.row, error.reason)
             return
         self._reason = f"{error.reason} at {self._time_of(error.row):.2f} s"
         self._source.table = table.cut(error.row, self._reason)

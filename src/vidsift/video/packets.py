@@ -50,10 +50,11 @@ class PacketTable:
     """One row per video packet in decoding order. pts and dts in ticks of `time_base`; -1 << 62 = missing.
 
     shown: bool, False where the container says the frame is not to be displayed (edit lists) or where it
-    precedes the first picture that can be decoded. entry: bool, decoding may start here. counted: the
-    container has no (or no consistent) presentation times, so pts is the running number of the frame at a
-    constant rate. suspects: rows that look broken. usable: rows [0, usable) may be decoded.
-    problem: why there are no more.
+    precedes the first picture that can be decoded. entry: bool, decoding may start here. open_entry: bool,
+    packets after this entry may name pictures before it, needlessly or for frames shown before it. counted:
+    the container has no (or no consistent) presentation times, so pts is the running number of the frame at a
+    constant rate. suspects: rows that look broken. usable: rows [0, usable) may be decoded. problem: why
+    there are no more.
     """
 
     time_base: Fraction
@@ -63,6 +64,7 @@ class PacketTable:
     duration: Int64Array
     shown: npt.NDArray[np.bool_]
     entry: npt.NDArray[np.bool_]
+    open_entry: npt.NDArray[np.bool_]
     skippable: bool
     counted: bool
     fps: float
@@ -136,7 +138,7 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
     codec = stream.codec_context.name
     canonical = stream.codec_context.codec.canonical_name
     bits = Bitstream(canonical, stream.codec_context.extradata)
-    rows: list[tuple[int, int, int, int, bool, bool]] = []
+    rows: list[tuple[int, int, int, int, bool, bool, bool]] = []
     suspects: list[Suspect] = []
     places: list[int] = []
     at = -1
@@ -172,11 +174,12 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
                     packet.duration or 0,
                     not packet.is_discard,
                     key and (canonical in RESETTING) and bits.random_access(data),
+                    key and not bits.closed(data),
                 )
             )
     except (av.FFmpegError, OSError) as error:
         problem = f"reading stopped: {say(error)}"
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 7
     pts = np.array(columns[0], np.int64)
     shown = np.array(columns[4], bool)
     entry = np.array(columns[5], bool)
@@ -204,6 +207,7 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
         duration=duration,
         shown=shown,
         entry=entry,
+        open_entry=np.array(columns[6], bool) | np.append(pts[1:] < pts[:-1], False)[: len(pts)],
         skippable=codec in SKIPPABLE and not layered,
         counted=counted,
         fps=fps,
@@ -218,7 +222,7 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
     positions = np.array(places, np.int64)
     structure = check(path, set(container.format.name.split(",")), size)
     problem = problem or structure.problem or _missing_end(container, stream, table, size, reached)
-    for byte, reason in structure.scratched:
+    for byte, reason in structure.scratched if rows else ():
         first = int(np.searchsorted(positions, byte))
         suspects.append(Suspect(min(first, len(rows) - 1), reason, True))
     if problem:
@@ -250,6 +254,9 @@ def _missing_end(
             return f"the file is cut short: {size} bytes of at least {reach}"
         if len(index) > len(table.pts):
             return f"{len(table.pts)} of {len(index)} frames are there"
+        if stream.frames:
+            # The index names every frame, and all are there; claimed durations are often wrong.
+            return None
     start = (container.start_time or 0) / 1e6
     if container.duration:
         claimed = start + container.duration / 1e6

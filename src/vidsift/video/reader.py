@@ -27,12 +27,17 @@ SEEK_BYTES = 8 << 20
 
 
 class BrokenPacketError(Exception):
-    """The decoder refuses the packet in `row`."""
+    """The decoder refuses the packet in `row`.
 
-    def __init__(self, row: int, reason: str) -> None:
+    doubtful: it may only miss pictures before the open group of pictures that decoding started with; a
+    decoder that is not strict goes on.
+    """
+
+    def __init__(self, row: int, reason: str, doubtful: bool = False) -> None:
         super().__init__(f"row {row}: {reason}")
         self.row = row
         self.reason = reason
+        self.doubtful = doubtful
 
 
 class Source:
@@ -158,7 +163,10 @@ class Source:
                     try:
                         yield from context.decode(packet)
                     except (av.FFmpegError, OSError) as error:
-                        raise BrokenPacketError(row, f"damaged data: {say(error)}") from error
+                        # A frame shown before the one that decoding started with is never wanted.
+                        if self.strict or self.table.pts[row] >= self.table.pts[first]:
+                            doubtful = self.strict and bool(self.table.open_entry[first])
+                            raise BrokenPacketError(row, f"damaged data: {say(error)}", doubtful) from error
                     if row >= last:
                         break
             except BrokenPacketError as error:
