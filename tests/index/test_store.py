@@ -45,6 +45,24 @@ def test_replacing_a_file_is_one_version_and_leaves_the_others(library, kit):
     assert sorted(row["clip_id"] for row in rows) == [f"{900:032x}", f"{901:032x}"]
 
 
+def test_good_and_failed_files_can_replace_others_in_one_step(library, kit):
+    _, store, _ = library
+    failed = kit.file("/lib/01.mp4", 0, "failed", "cut off")
+    store.replace_files([(failed, []), (kit.file("/lib/02.mp4"), [kit.clip(77)])], known=True)
+    assert store.files()["/lib/01.mp4"] == failed
+    assert store.rows(["/lib/01.mp4"]).column("coarse").to_pylist() == [None]
+    assert store.rows(["/lib/02.mp4"]).column("clip_id").to_pylist() == [f"{77:032x}"]
+    assert store.count_clips() == 79
+
+
+def test_a_vector_that_is_not_finite_is_refused(library, kit):
+    _, store, _ = library
+    clip = kit.clip(1)
+    clip.vectors.coarse[3] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        store.replace_files([(kit.file("/lib/x.mp4"), [clip])], known=False)
+
+
 def test_a_move_keeps_every_vector_and_leaves_no_row_behind(library, kit):
     _, store, _ = library
     before = store.rows(["/lib/film.mp4"]).sort_by("clip").to_pylist()

@@ -15,7 +15,7 @@ import torch
 from vidsift.ingest import IngestReport, index_paths
 from vidsift.ingest.reading import Clip, Done, Event, Failed, Opened, ReadSettings
 
-WIDTH, FRAMES = 8, 3
+WIDTH, FRAMES = 16, 3
 
 
 class FakeModel(torch.nn.Module):

@@ -51,7 +51,14 @@ def test_typescript_is_not_a_transport_stream(lib, name):
         assert names(lib) == [name]
 
 
-ODD = [b"two words.mp4", "新しい 🎬.mp4".encode(), b"line\nbreak.mp4", b"x" * 251 + b".mp4", b"\xff\xfe.mp4", b"-rf.mp4"]
+ODD = [
+    b"two words.mp4",
+    "新しい 🎬.mp4".encode(),
+    b"line\nbreak.mp4",
+    b"x" * 251 + b".mp4",
+    b"\xff\xfe.mp4",
+    b"-rf.mp4",
+]
 
 
 def test_odd_names_and_nested_folders_are_found(lib):

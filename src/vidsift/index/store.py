@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import lancedb
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -234,7 +235,9 @@ class Store:
                 return
             merge = self._table.merge_insert(["file_id", "clip"])
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            merge.when_not_matched_by_source_delete(_in_files(drop)).execute(rows)
+            merge = merge.when_not_matched_by_source_delete(_in_files(drop))
+            # The rows of failed files have no vectors, which LanceDB would take for bad ones.
+            merge.execute(rows, on_bad_vectors="null")
 
     def _file_rows(self, file: FileRecord, clips: Sequence[ClipRecord]) -> Iterator[dict[str, Any]]:
         if len(clips) != file.clips:
@@ -247,6 +250,8 @@ class Store:
             yield shared | {"clip": 0}
         for index, clip in enumerate(clips):
             vectors = clip.vectors
+            if not (np.isfinite(vectors.coarse).all() and np.isfinite(vectors.scales).all()):
+                raise ValueError(f"{file.path}: the model gave a vector that is not finite")
             yield shared | {
                 "clip": index,
                 "clip_id": clip.clip_id,
