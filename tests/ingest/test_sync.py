@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -440,3 +441,43 @@ def test_a_read_only_folder_is_only_read(place):
         )
     finally:
         os.chmod(place.lib, 0o755)
+
+
+def test_searching_while_indexing_sees_whole_files_and_never_fails(place, monkeypatch):
+    monkeypatch.setattr("vidsift.ingest.pipeline.COMMIT_SECONDS", 0)
+    place.put("first.mp4", "first 2")
+    place.sync()
+    for i in range(40):
+        place.put(f"{i}.mp4", f"v{i} 3")
+    writer = threading.Thread(target=place.sync)
+    writer.start()
+    index, sizes = Index.open(place.index), []
+    while writer.is_alive():
+        for seen in (Index.open(place.index), index):
+            seen.refresh()
+            hits = seen.search([1.0] * 16, k=200, candidates=200, group_by="clip").hits
+            assert len(hits) == len(seen)
+            files = {hit.path for hit in hits}
+            assert len(hits) == 3 * len(files) - 1, "each file whole or not at all"
+            sizes.append(len(seen))
+    writer.join()
+    index.refresh()
+    assert len(index) == 122
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) > 3, "the search did run beside the writer"
+
+
+def test_what_a_killed_build_left_goes_and_what_is_being_built_stays(place):
+    from vidsift.index.derived import FOLDER, _locked
+
+    place.put("a.mp4", "a 1")
+    place.sync()
+    left, busy = (place.index / FOLDER / name for name in ("left.tmp", "busy.tmp"))
+    left.mkdir()
+    busy.mkdir()
+    place.put("b.mp4", "b 1")
+    with _locked(str(busy)):
+        place.sync()
+    assert busy.exists()
+    assert not left.exists()
+    assert len(os.listdir(place.index / FOLDER)) == 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import mmap
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +31,7 @@ LAYOUT = 1
 _MANIFEST = "manifest.json"
 _SCAN = "scan.faiss"
 _FRAMES = "frames.i8"
+_UNFINISHED = ".tmp"
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
 
 
@@ -93,20 +97,21 @@ def build_derived(folder: str, index_id: str, store: Store) -> Derived:
     Readers of older arrays keep theirs (mapped files live on after removal). Where the index folder
     cannot be written, the arrays go to a temporary folder and live as long as they are open.
     """
-    version = store.version
     parent = os.path.join(folder, FOLDER)
-    final = os.path.join(parent, str(version))
+    final = os.path.join(parent, str(store.version))
     try:
         os.makedirs(parent, exist_ok=True)
-        working = tempfile.mkdtemp(prefix=f"{version}-", suffix=".tmp", dir=parent)
+        working = tempfile.mkdtemp(suffix=_UNFINISHED, dir=parent)
     except OSError as error:
         log.warning("%s: not writable (%s), search arrays are built for this process only", parent, error)
         with tempfile.TemporaryDirectory(prefix="vidsift-derived-") as temporary:
             _write(temporary, index_id, store)
             return _load(temporary, index_id)
     try:
-        _write(working, index_id, store)
-        built = _load(working, index_id)
+        # Held while building, so that whoever cleans up can tell this folder from what a kill left.
+        with _locked(working):
+            _write(working, index_id, store)
+            built = _load(working, index_id)
         _put_in_place(working, final, index_id)
     except BaseException:
         shutil.rmtree(working, ignore_errors=True)
@@ -118,8 +123,24 @@ def clean_derived(folder: str, version: int) -> None:
     """Remove arrays of other versions and what killed builds left; call it under the writer's lock."""
     parent = os.path.join(folder, FOLDER)
     for name in os.listdir(parent) if os.path.isdir(parent) else []:
-        if name != str(version):
-            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+        path = os.path.join(parent, name)
+        with suppress(OSError):
+            if name.endswith(_UNFINISHED):
+                with _locked(path):
+                    shutil.rmtree(path, ignore_errors=True)
+            elif name != str(version):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold the folder's kernel lock; OSError when another process (that lives) does."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _put_in_place(working: str, final: str, index_id: str) -> None:

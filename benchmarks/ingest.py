@@ -1,0 +1,172 @@
+"""What it costs to get from video files to a committed, searchable index, against the official pattern.
+
+Official: for every file, OpenCV seeks to every second and reads, PIL resizes every frame, 12 are kept and go
+through the image tower in torch fp32; nothing is stored. Ours: vidsift.ingest.index_paths, from walking the
+folder to the arrays that search reads. Both use the same ViT-B/32-shaped tower with random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from _report import spread, write
+from decode import COUNT, encode, official, ours
+from vidsift.ingest import index_paths
+from vidsift.models import ClipShape, RetrievalModel, build_word_tokenizer, load_model, new_clip_model
+
+VIT_B_32 = ClipShape(
+    image_size=224,
+    patch_size=32,
+    vision_width=768,
+    vision_layers=12,
+    text_width=512,
+    text_layers=12,
+    projection=512,
+)
+SIZES = {"240p": (426, 240), "720p": (1280, 720)}
+
+
+def random_model(folder: Path, seed: int) -> RetrievalModel:
+    """A ViT-B/32-shaped model with random weights, saved and loaded like any other."""
+    torch.manual_seed(seed)
+    new_clip_model(build_word_tokenizer(["a"]), VIT_B_32, frames_per_clip=COUNT).save_pretrained(folder)
+    return load_model(str(folder))
+
+
+def spent(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of this process and its children, and seconds of wall clock."""
+
+    def cpu() -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    before, began = cpu(), time.perf_counter()
+    work()
+    return cpu() - before, time.perf_counter() - began
+
+
+@torch.inference_mode()
+def tower(model: RetrievalModel, pixels: Any) -> None:
+    """Encode the 12 pictures of one clip."""
+    model.encode_video(torch.from_numpy(pixels)[None], torch.ones(1, COUNT, dtype=torch.bool))
+
+
+def official_pipeline(model: RetrievalModel, library: Path) -> None:
+    """One file after the other, as the feature extraction of the official repositories does it."""
+    for path in sorted(library.iterdir()):
+        tower(model, np.ascontiguousarray(official(path)))
+
+
+def our_pipeline(model: RetrievalModel, library: Path, index: Path, workers: int) -> None:
+    """A fresh index over the library."""
+    shutil.rmtree(index, ignore_errors=True)
+    report = index_paths(library, index, model, workers=workers)
+    if report.failed or report.partial or report.clips != len(list(library.iterdir())):
+        raise RuntimeError(f"the benchmark's own files did not index cleanly: {report}")
+
+
+def measure(model: RetrievalModel, folder: Path, size: str, seconds: int, chosen: Any) -> dict[str, Any]:
+    """One row: a library of files of one kind, through both pipelines."""
+    files = chosen.short_files if seconds == 10 else chosen.long_files
+    library, index = folder / size, folder / "index"
+    library.mkdir()
+    seeds = [chosen.seed + i for i in range(files)]
+    for seed in seeds:
+        encode(library / f"{seed}.mp4", "libx264", *SIZES[size], seconds, chosen.gop, seed)
+    paths = sorted(library.iterdir())
+    pixels = [ours(path) for path in paths]
+    tower(model, pixels[0])
+    our_pipeline(model, library, index, chosen.workers)
+    mine, theirs = [], []
+    for repeat in range(chosen.repeats):
+        # Side by side, so that what else the machine does hits both.
+        if repeat < chosen.official_repeats:
+            theirs.append(spent(lambda: official_pipeline(model, library)))
+        mine.append(spent(lambda: our_pipeline(model, library, index, chosen.workers)))
+    reading = spent(lambda: [ours(path) for path in paths])[0] / files
+    encoding = spent(lambda: [tower(model, clip) for clip in pixels])[0] / files
+    cpu, wall = ([run[i] / files for run in mine] for i in (0, 1))
+    their_cpu, their_wall = ([run[i] / files for run in theirs] for i in (0, 1))
+    return {
+        "size": size,
+        "seconds": seconds,
+        "gop": chosen.gop,
+        "files": files,
+        "workers": chosen.workers,
+        "threads": chosen.threads,
+        "ours_cpu_s_per_file": spread(cpu),
+        "ours_wall_s_per_file": spread(wall),
+        "official_cpu_s_per_file": spread(their_cpu),
+        "official_wall_s_per_file": spread(their_wall),
+        "cpu_ratio": round(float(np.median(their_cpu) / np.median(cpu)), 2),
+        "wall_ratio": round(float(np.median(their_wall) / np.median(wall)), 2),
+        "read_cpu_s_per_file": round(reading, 3),
+        "encode_cpu_s_per_file": round(encoding, 3),
+        "rest_cpu_s_per_file": round(float(np.median(cpu)) - reading - encoding, 3),
+        "seeds": seeds,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "Seconds per file; one clip of 12 frames a file; torch fp32 with as many threads on both sides.",
+        "read, encode: CPU, measured by themselves; rest: everything else that indexing does (starting",
+        "decoders, fingerprints, commits, search arrays), spread over the few files of the run.",
+        "",
+        "| library | official CPU | our CPU | ratio | official wall | ours | ratio | read | encode | rest |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        figures = [
+            f"{row['files']} x {row['size']} {row['seconds']} s, GOP {row['gop']}",
+            *(f"{row[f'{who}_cpu_s_per_file']['median']:.2f}" for who in ("official", "ours")),
+            f"**{row['cpu_ratio']}**",
+            *(f"{row[f'{who}_wall_s_per_file']['median']:.2f}" for who in ("official", "ours")),
+            f"**{row['wall_ratio']}**",
+            *(str(row[f"{part}_cpu_s_per_file"]) for part in ("read", "encode", "rest")),
+        ]
+        lines.append(f"| {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short-files", type=int, default=8, help="files of 240p, 10 s in a library")
+    parser.add_argument("--long-files", type=int, default=1, help="files of 720p, 60 s in a library")
+    parser.add_argument("--gop", type=int, default=250)
+    parser.add_argument("--repeats", type=int, default=3, help="of our pipeline")
+    parser.add_argument("--official-repeats", type=int, default=1, help="of the official pattern (slow)")
+    parser.add_argument("--workers", type=int, default=1, help="decoding processes of ours")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in both")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(chosen.threads)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = random_model(Path(folder) / "model", chosen.seed)
+        for size, seconds in (("240p", 10), ("720p", 60)):
+            rows.append(measure(model, Path(folder), size, seconds, chosen))
+            print(rows[-1], flush=True)
+    kinds = [(f"H.264 {row['size']} {row['seconds']} s", row) for row in rows]
+    headline = {f"official / ours, CPU, {kind}": row["cpu_ratio"] for kind, row in kinds}
+    headline |= {f"official / ours, wall clock, {kind}": row["wall_ratio"] for kind, row in kinds}
+    packages = ("av", "lancedb", "faiss-cpu", "torch", "transformers", "opencv-python", "pillow", "numpy")
+    print(write("ingest", headline=headline, rows=rows, packages=packages, text=table(rows)))
+
+
+if __name__ == "__main__":
+    main()
