@@ -37,3 +37,15 @@ def test_soft_cross_entropy_ignores_rows_without_a_class() -> None:
     target = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
     expected = -(logits[0].log_softmax(0)[:2].mean()) / 2
     assert torch.allclose(soft_cross_entropy(logits, target), expected)
+
+
+def test_other_captions_of_the_same_clip_are_no_negatives_when_clips_are_named() -> None:
+    scores = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
+    ids = torch.tensor([7, 3, 7, 5])
+    changed = scores.clone()
+    changed[0, 2] = changed[2, 0] = 50.0
+    assert torch.equal(symmetric_info_nce(scores, ids=ids), symmetric_info_nce(changed, ids=ids))
+    assert not torch.equal(symmetric_info_nce(scores), symmetric_info_nce(changed))
+    assert torch.equal(symmetric_info_nce(scores, ids=torch.arange(4)), symmetric_info_nce(scores))
+    everything = symmetric_info_nce(scores, ids=torch.zeros(4, dtype=torch.int64))
+    assert everything == 0  # without any negative the right clip is the only answer
