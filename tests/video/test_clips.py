@@ -92,6 +92,17 @@ def test_the_plain_values_are_imported_without_the_decoder() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+def test_titles_that_are_not_utf8_do_not_matter(tools: Any, tmp_path: Path) -> None:
+    def title(stream: Any) -> None:
+        stream.metadata["title"] = "XXXXXXXX"
+
+    path = tools.make_video(tmp_path / "v.mkv", frames=10, prepare=title)
+    data = path.read_bytes()
+    assert b"XXXXXXXX" in data
+    path.write_bytes(data.replace(b"XXXXXXXX", b"\xff\xfeXX\xe9XXX"))
+    assert probe(path).frames == 10
+
+
 def test_no_frames_per_clip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frames_per_clip"):
         read_clips(tmp_path, frames_per_clip=0, geometry=Geometry(32), segmentation=SegmentConfig())

@@ -123,6 +123,20 @@ def test_only_what_the_wanted_frames_depend_on_is_decoded(
     assert 2 <= len(set(seen)) <= 10, "of 50 frames"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fast_way_finds_every_frame_by_itself(
+    kind: str, films: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def straight(*_: Any) -> Any:
+        raise AssertionError("everything was decoded")
+
+    monkeypatch.setattr(reader_module, "_pick_straight", straight)
+    for gop in (5, 13, 18):
+        path, reference = films(kind, gop)
+        for time in reference.times[:: 3 if gop == 5 else 1]:
+            tools.assert_exact(path, [time], reference, GEOMETRY)
+
+
 def test_a_frame_that_does_not_come_out_is_found_by_decoding_everything(
     films: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

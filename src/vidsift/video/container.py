@@ -59,10 +59,16 @@ def open_video(path: StrPath) -> Iterator[tuple[InputContainer, VideoStream]]:
         try:
             # "file:" keeps names such as "a:b.mp4" or "-x.mp4" from being taken for something else.
             target = "file:" + name.decode("utf-8")
-            container = av.open(target, "r", options={"protocol_whitelist": "file"}, timeout=TIMEOUT)
+            container = av.open(
+                target,
+                "r",
+                metadata_errors="replace",
+                options={"protocol_whitelist": "file"},
+                timeout=TIMEOUT,
+            )
         except UnicodeDecodeError:
             handle = open(path, "rb")  # noqa: SIM115 - closed below, after the container
-            container = av.open(handle, "r", timeout=TIMEOUT)
+            container = av.open(handle, "r", metadata_errors="replace", timeout=TIMEOUT)
     except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
         if handle is not None:
             handle.close()

@@ -7,6 +7,7 @@ that is on screen at a time, where decoding may start, and what the container pr
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import NamedTuple
@@ -138,12 +139,14 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
     codec = stream.codec_context.name
     canonical = stream.codec_context.codec.canonical_name
     bits = Bitstream(canonical, stream.codec_context.extradata)
-    rows: list[tuple[int, int, int, int, bool, bool, bool]] = []
+    # Flat arrays: an hour of film has some hundred thousand packets.
+    columns = [array("q") for _ in range(7)]
     suspects: list[Suspect] = []
-    places: list[int] = []
+    places = array("q")
     at = -1
+    count = 0
     layered = False
-    ends: dict[int, int] = {}
+    ends: dict[int, tuple[int, Fraction]] = {}
     problem: str | None = None
     base = stream.time_base or Fraction(1, 1000)
     try:
@@ -153,33 +156,35 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
             stamp = packet.pts if packet.pts is not None else packet.dts
             index = packet.stream_index
             if stamp is not None:
-                ends[index] = max(stamp + (packet.duration or 0), ends.get(index, stamp))
+                tick = stamp + (packet.duration or 0)
+                if index not in ends or tick > ends[index][0]:
+                    ends[index] = tick, packet.time_base
             if index != stream.index:
                 continue
             data = bytes(packet)
             if packet.is_corrupt:
-                suspects.append(Suspect(len(rows), CUT_SHORT, True))
+                suspects.append(Suspect(count, CUT_SHORT, True))
             elif doubt := bits.suspicion(data):
-                suspects.append(Suspect(len(rows), *doubt))
+                suspects.append(Suspect(count, *doubt))
             at = max(packet.pos if packet.pos is not None else -1, at)
             places.append(at)
             key = bool(packet.is_keyframe)
-            if bits.codec == "hevc" and bits.has_units and not layered:
+            if bits.codec == "hevc" and not layered:
                 layered = bits.temporal_layer(data)
-            rows.append(
-                (
-                    MISSING if packet.pts is None else packet.pts,
-                    MISSING if packet.dts is None else packet.dts,
-                    packet.size,
-                    packet.duration or 0,
-                    not packet.is_discard,
-                    key and (canonical in RESETTING) and bits.random_access(data),
-                    key and not bits.closed(data),
-                )
+            row = (
+                MISSING if packet.pts is None else packet.pts,
+                MISSING if packet.dts is None else packet.dts,
+                packet.size,
+                packet.duration or 0,
+                not packet.is_discard,
+                key and (canonical in RESETTING) and bits.random_access(data),
+                key and not bits.closed(data),
             )
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+            count += 1
     except (av.FFmpegError, OSError) as error:
         problem = f"reading stopped: {say(error)}"
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 7
     pts = np.array(columns[0], np.int64)
     shown = np.array(columns[4], bool)
     entry = np.array(columns[5], bool)
@@ -212,22 +217,20 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
         counted=counted,
         fps=fps,
         claimed=_claimed(container, stream),
-        usable=len(rows),
+        usable=count,
     )
-    reached = max(
-        (float(tick * (container.streams[i].time_base or 0)) for i, tick in ends.items()), default=0.0
-    )
+    reached = max((float(tick * tick_base) for tick, tick_base in ends.values()), default=0.0)
     size = os.path.getsize(path)
     # Positions rise with the rows but for B-frames stored out of order: the running maximum can be searched.
     positions = np.array(places, np.int64)
     structure = check(path, set(container.format.name.split(",")), size)
     problem = problem or structure.problem or _missing_end(container, stream, table, size, reached)
-    for byte, reason in structure.scratched if rows else ():
+    for byte, reason in structure.scratched if count else ():
         first = int(np.searchsorted(positions, byte))
-        suspects.append(Suspect(min(first, len(rows) - 1), reason, True))
+        suspects.append(Suspect(min(first, count - 1), reason, True))
     if problem:
         # The last packet of a cut file is cut as well, where the container could tell.
-        whole = len(rows)
+        whole = count
         if structure.broken_at is not None:
             whole = int(np.searchsorted(positions, structure.broken_at))
         while whole and any(s.row == whole - 1 and s.reason == CUT_SHORT for s in suspects):
