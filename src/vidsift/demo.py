@@ -15,7 +15,7 @@ from vidsift.datasets.storyboard.library import CAPTIONS_FILE, video_name, write
 from vidsift.datasets.storyboard.splits import StorySet, draw_set
 from vidsift.evaluation.metrics import RetrievalMetrics, retrieval_metrics
 from vidsift.index import Hit, Index
-from vidsift.ingest import index_paths
+from vidsift.ingest import Progress, index_paths
 from vidsift.models import load_model
 
 Advance = Callable[[float, float | None, str], None]
@@ -137,7 +137,12 @@ def run_demo(folder: Path, videos: int, queries: int, bar: Bar) -> DemoReport:
     model = load_model()
     lap("load the model")
     with bar("indexing", "files") as advance:
-        index_paths([library], index_folder, model=model, progress=lambda p: advance(p.done, p.total, p.path))
+
+        def show(p: Progress) -> None:
+            if p.stage == "read":
+                advance(p.done, p.total, Path(p.path).name)
+
+        index_paths(library, index_folder, model, progress=show)
     lap("index")
     index = Index.open(index_folder)
     answers = []

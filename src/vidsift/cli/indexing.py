@@ -46,37 +46,26 @@ def index(
         Segmentation | None, typer.Option(help="Cut long files at shots, in windows, or not.")
     ] = None,
     max_seconds: Annotated[float | None, typer.Option(min=1, help="The longest clip.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoders; default: found by itself.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decoding processes; default: found by itself.")
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring an index in line with folders: new, changed, renamed and deleted files are recognised."""
-    from vidsift.ingest import index_paths
-    from vidsift.models import load_model
+    from vidsift.ingest import Progress, index_paths
 
-    loaded = load_model(model or _model_of(index))
-    with progress_bar("indexing", "files", quiet) as advance:
-        report = index_paths(
-            paths,
-            index,
-            model=loaded,
-            workers=workers,
-            segmentation=_segmentation(segment, max_seconds),
-            progress=lambda p: advance(p.done, p.total, Path(p.path).name),
-        )
+    with progress_bar("indexing", "MB", quiet) as advance:
+
+        def show(p: Progress) -> None:
+            # Bytes, not files, because one file may be most of the work.
+            if p.stage == "read":
+                note = f"{p.done}/{p.total} files  {Path(p.path).name}"
+                advance(p.bytes_done / 1e6, p.bytes_total / 1e6, note)
+
+        cutting = _segmentation(segment, max_seconds)
+        report = index_paths(paths, index, model=model, workers=workers, segmentation=cutting, progress=show)
     _finish(report, index, as_json)
-
-
-def _model_of(index: Path) -> str:
-    """The model that an index was built with, or the default for a new one."""
-    from vidsift.errors import IndexNotFoundError
-    from vidsift.index.config import read_config
-    from vidsift.models import DEFAULT_MODEL
-
-    try:
-        return read_config(str(index)).model.name
-    except IndexNotFoundError:
-        return DEFAULT_MODEL
 
 
 def _segmentation(mode: Segmentation | None, max_seconds: float | None) -> Any:
