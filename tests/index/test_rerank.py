@@ -95,3 +95,21 @@ def test_a_moment_lies_in_its_clip_and_holds_its_best_frame(curve, gaps):
     found = find_moment(np.array(curve, np.float32), times, 0.0, end)
     assert 0 <= found.start <= found.best <= found.end <= end
     assert found.best == times[int(np.argmax(np.array(curve, np.float32)))]
+
+
+def test_the_short_list_is_scored_as_the_models_score_it():
+    torch = pytest.importorskip("torch")
+    from vidsift.models import text_gated_score
+
+    rng = np.random.default_rng(3)
+    sentence, vectors = rng.normal(size=32).astype("f4"), rng.normal(size=(20, 6, 32)).astype("f4")
+    sentence /= np.linalg.norm(sentence)
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    mask = np.arange(6) < rng.integers(1, 7, 20)[:, None]
+    stored = [quantise(v[0], v, m, np.arange(6.0)) for v, m in zip(vectors, mask, strict=True)]
+    frames, scales = np.stack([s.frames for s in stored]), np.stack([s.scales for s in stored])
+    fine, _ = rerank(sentence, frames, scales, mask.sum(1), 0.1)
+    parts = [torch.from_numpy(x) for x in (vectors, sentence[None], mask)]
+    expected = text_gated_score(*parts, temperature=0.1)[0].numpy()
+    assert fine == pytest.approx(expected, abs=0.01)
+    assert np.corrcoef(fine, expected)[0, 1] > 0.9999

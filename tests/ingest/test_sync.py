@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from vidsift.errors import IndexNotFoundError, IndexStateError, ModelMismatchErr
 from vidsift.index import Index
 from vidsift.index.config import read_config
 from vidsift.index.lock import WriterLock
+from vidsift.index.store import Store
 from vidsift.ingest import IngestReport, index_paths, remove_paths
 from vidsift.ingest.plan import BLOCK_BYTES, WHOLE_BYTES, fingerprint
 from vidsift.video import SegmentConfig
@@ -326,6 +328,24 @@ def test_an_interrupted_run_keeps_what_was_finished_and_goes_on(place):
     assert set(content(place)) == {f"{i}.mp4" for i in range(4)}
     assert counts(place.sync()) == {"added": 2, "unchanged": 4}
     assert place.model.clips == 12
+
+
+def test_an_interruption_during_a_commit_waits_for_its_end(place, monkeypatch):
+    for i in range(3):
+        place.put(f"{i}.mp4", f"v{i} 2")
+    real = Store.replace_files
+
+    def interrupted(self, files, known):
+        os.kill(os.getpid(), signal.SIGINT)
+        real(self, files, known)
+
+    monkeypatch.setattr("vidsift.ingest.pipeline.COMMIT_CLIPS", 2)
+    monkeypatch.setattr(Store, "replace_files", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        place.sync()
+    monkeypatch.setattr(Store, "replace_files", real)
+    assert content(place) == {"0.mp4": jpegs("v0", 2)}
+    assert counts(place.sync()) == {"added": 2, "unchanged": 1}
 
 
 def test_progress_tells_the_truth(place, monkeypatch):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import vidsift
@@ -299,12 +303,14 @@ class _Run:
             self._commit()
 
     def _commit(self) -> None:
-        for known in (False, True):
-            files = [(record, clips) for record, clips, was_known in self._finished if was_known == known]
-            if files:
-                self.store.replace_files(files, known)
-                self._committed += len(files)
-        self._finished.clear()
+        # An interrupted commit may have happened or not; done again, it would be there twice.
+        with _uninterrupted():
+            for known in (False, True):
+                files = [(record, clips) for record, clips, was_known in self._finished if was_known == known]
+                if files:
+                    self.store.replace_files(files, known)
+                    self._committed += len(files)
+            self._finished.clear()
         self._committed_at = time.monotonic()
 
     def _stage(self, stage: Stage, files: Sequence[Candidate]) -> None:
@@ -333,6 +339,22 @@ class _Run:
         self._tell(file.path)
         self._files += 1
         self._bytes += file.size
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until the block is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed and callable(usual):
+        usual(*pressed[-1])
 
 
 def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | None) -> IndexConfig | None:
