@@ -79,6 +79,19 @@ def test_a_move_keeps_every_vector_and_leaves_no_row_behind(library, kit):
     assert store.count_clips() == 80
 
 
+def test_many_moves_commit_in_parts_of_bounded_size(library, kit, monkeypatch):
+    _, store, _ = library
+    monkeypatch.setattr("vidsift.index.store.CHUNK", 7)
+    monkeypatch.setattr("vidsift.index.store.CHUNK_CLIPS", 20)
+    old = sorted(path for path, record in store.files().items() if record.clips)
+    before = store.version
+    moves = [(path, kit.file(f"/neu{path}", 50 if "film" in path else 1)) for path in old]
+    store.move_files(store.pinned(), moves, old)
+    assert store.version == before + 6, "thirty files by sevens, and the film by itself"
+    assert sorted(path for path, record in store.files().items() if record.clips) == [f"/neu{p}" for p in old]
+    assert store.count_clips() == 80
+
+
 def test_two_files_can_swap_names_in_one_step(library, kit):
     _, store, _ = library
     source = store.pinned()

@@ -21,7 +21,10 @@ from vidsift.index.types import ClipRecord, FileRecord
 from vidsift.index.versions import TABLE
 
 CHUNK = 256
-"""Files per commit when many rows change hands at once: bounds the memory of a move."""
+"""Files per commit when many change hands at once ..."""
+
+CHUNK_CLIPS = 4096
+"""... and clips, unless one file has more: bounds the memory of a move."""
 
 SMALL_FRAGMENTS = 32
 """Compact once this many small fragments have gathered: every commit leaves one."""
@@ -205,8 +208,7 @@ class Store:
         moves: (path in `source`, the file that gets its rows). Chunks of files commit one by one.
         """
         leaving = set(gone)
-        for begin in range(0, len(moves), CHUNK):
-            part = moves[begin : begin + CHUNK]
+        for part in _chunks(moves):
             taken = source.rows(sorted({old for old, _ in part}))
             keys = pa.array(taken.column("file_id").to_pylist(), pa.string())
             tables = []
@@ -274,6 +276,19 @@ class Store:
             column = pa.array([value] * len(rows), field.type)
             rows = rows.set_column(rows.schema.get_field_index(name), field, column)
         return rows
+
+
+def _chunks(moves: Sequence[tuple[str, FileRecord]]) -> Iterator[list[tuple[str, FileRecord]]]:
+    part: list[tuple[str, FileRecord]] = []
+    clips = 0
+    for move in moves:
+        if part and (len(part) == CHUNK or clips + move[1].clips > CHUNK_CLIPS):
+            yield part
+            part, clips = [], 0
+        part.append(move)
+        clips += move[1].clips
+    if part:
+        yield part
 
 
 def _quote(text: str) -> str:
