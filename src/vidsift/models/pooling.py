@@ -69,3 +69,15 @@ def text_gated_score(frames: Tensor, sentence: Tensor, mask: Tensor, temperature
     empty = square < EPS
     pooled = (weights * cosine).sum(-1)
     return (pooled / square.masked_fill(empty, 1.0).sqrt()).masked_fill(empty, 0.0)
+
+
+def top_k_pool(frames: Tensor, sentence: Tensor, mask: Tensor, k: int = 3) -> Tensor:
+    """Add up the k frames that answer the sentence best (a baseline of X-Pool, CVPR 2022).
+
+    frames: [V, F, D] unit norm.  sentence: [T, D] unit norm.  mask: [V, F] bool, True on real frames.
+    Returns [T, V, D], not normalised; fewer than k frames are added up all, an all-masked clip gives zeros.
+    """
+    cosine = torch.einsum("td,vfd->tvf", sentence, frames).masked_fill(~mask, -torch.inf)
+    best = cosine.topk(min(k, frames.shape[1]), dim=-1)
+    chosen = torch.zeros_like(cosine).scatter(-1, best.indices, 1.0).masked_fill(~mask, 0.0)
+    return torch.einsum("tvf,vfd->tvd", chosen, frames)
