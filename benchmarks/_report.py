@@ -46,7 +46,7 @@ def _version(name: str) -> str:
         return "absent"
 
 
-def commit() -> str:
+def _commit() -> str:
     """The commit that is measured, with "+" when files that git knows have been changed since."""
 
     def git(*words: str) -> str:
@@ -57,6 +57,10 @@ def commit() -> str:
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src", ".", ":!reports")
     return (git("rev-parse", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+# Read when the program starts: what is measured is what was there then.
+COMMIT = _commit()
 
 
 def command() -> str:
@@ -94,7 +98,7 @@ def write(
     described = machine(packages)
     report = {
         "command": command(),
-        "commit": commit(),
+        "commit": COMMIT,
         "machine": described,
         "headline": headline,
         "rows": rows,

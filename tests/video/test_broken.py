@@ -187,6 +187,11 @@ def test_the_error_survives_a_process_boundary() -> None:
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 CUTTABLE: dict[str, dict[str, Any]] = {
     "faststart mp4": {"ext": "mp4", "container_options": {"movflags": "faststart"}},
+    "b-frames": {
+        "ext": "mp4",
+        "container_options": {"movflags": "faststart"},
+        "options": {"bf": "3", "b_strategy": "0", "b-pyramid": "normal"},
+    },
     "fragmented mp4": {"ext": "mp4", "container_options": FRAGMENTS},
     "mov": {"ext": "mov", "container_options": {"movflags": "faststart"}, "codec": "mpeg4"},
     "hevc": {"ext": "mp4", "container_options": {"movflags": "faststart"}, "codec": "libx265"},
@@ -198,7 +203,7 @@ CUTTABLE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", CUTTABLE)
-@pytest.mark.parametrize("share", [0.31, 0.62, 0.93])
+@pytest.mark.parametrize("share", [0.31, 0.47, 0.62, 0.93])
 def test_a_film_cut_short_is_used_up_to_the_cut(
     kind: str, share: float, film: Any, tools: Any, tmp_path: Path
 ) -> None:
