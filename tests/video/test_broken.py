@@ -321,3 +321,31 @@ def test_a_name_that_is_not_utf8_is_read(film: Any, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff\xfe.mp4"
     shutil.copy(film("mp4"), name)
     assert probe(os.fsdecode(name)).frames == 200
+
+
+def test_what_is_kept_ends_before_the_first_frame_that_was_lost() -> None:
+    from fractions import Fraction
+
+    from vidsift.video.packets import PacketTable
+
+    # Decoding order I P B B P: when the file breaks at the second B, the P shown after it has been decoded.
+    pts = np.array([0, 3, 1, 2, 5])
+    yes = np.ones(5, bool)
+    table = PacketTable(
+        time_base=Fraction(1, 10),
+        pts=pts,
+        dts=np.arange(5),
+        size=np.full(5, 100),
+        duration=np.ones(5, np.int64),
+        shown=yes,
+        entry=pts == 0,
+        open_entry=~yes,
+        skippable=True,
+        counted=False,
+        fps=10.0,
+        claimed=0.6,
+        usable=5,
+    )
+    assert table.end == pytest.approx(0.6)
+    assert table.cut(3, "broken").end == pytest.approx(0.2)
+    assert table.cut(4, "broken").end == pytest.approx(0.4)
