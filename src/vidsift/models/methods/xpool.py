@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from vidsift.models.backbone import Backbone
 from vidsift.models.base import ClipFeatures, MethodConfig, RetrievalModel, SearchWeights, TextFeatures
+from vidsift.models.legacy import encode_padding_too
 from vidsift.models.pooling import masked_mean, masked_softmax, unit
 from vidsift.models.registry import register
 from vidsift.models.text import TextTokenizer
@@ -24,7 +26,8 @@ _TINY = 1e-12
 class XPoolConfig(MethodConfig):
     """heads: of the cross-attention.  dropout: on the last linear layer, in training only.
 
-    legacy: attend over padded frames too, as the official code does (its loader repeats the last frame).
+    legacy: attend over padded frames too, as the official code does (its own loader repeats the
+        last frame instead, but TeachCLIP feeds it padding).
     """
 
     heads: int = 1
@@ -174,8 +177,8 @@ class XPool(RetrievalModel):
         self.head = XPoolHead(backbone.width, self.config.heads, self.config.dropout)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
-        seen = torch.ones_like(mask) if self.config.legacy else mask
-        vectors, _ = self.encode_real_frames(frames, seen)
+        encode = partial(encode_padding_too, self) if self.config.legacy else self.encode_real_frames
+        vectors, _ = encode(frames, mask)
         return self.clip_features(vectors.float(), mask.to(vectors.device))
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
