@@ -39,3 +39,7 @@ class RecipeError(VidsiftError):
 
 class DataError(VidsiftError):
     """An annotation or data file cannot be used; the message names file and line."""
+
+
+class ConversionError(VidsiftError):
+    """A published checkpoint or feature store is not what it was said to be; the message names the key."""

@@ -54,14 +54,18 @@ class ResidualBlock(nn.Module):
         for layer in (self.qkv, self.out, self.up, self.down):
             init_linear(layer)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x: [N, L, D].  bias: added to the attention logits, broadcastable to [N, heads, L, L]."""
+    def forward(self, x: Tensor, bias: Tensor | None = None, queries: int | None = None) -> Tensor:
+        """x: [N, L, D].  bias: added to the attention logits, broadcastable to [N, heads, L, L].
+
+        queries: compute only the first so many rows of the result, for a last block that is read only there.
+        """
         n, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(n, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         bias = None if bias is None else bias.to(query.dtype)
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        x = x + self.out(seen.transpose(1, 2).reshape(n, length, width))
+        seen = F.scaled_dot_product_attention(query[:, :, :queries], key, value, attn_mask=bias)
+        x = x[:, :queries]
+        x = x + self.out(seen.transpose(1, 2).reshape(n, -1, width))
         moved: Tensor = x + self.down(quick_gelu(self.up(self.norm2(x))))
         return moved
 

@@ -31,14 +31,21 @@ class MeanPool(RetrievalModel):
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
         vectors, _ = self.encode_real_frames(frames, mask)
-        mask = mask.to(vectors.device)
-        vectors = unit(vectors.float())
-        return ClipFeatures(coarse=unit(masked_mean(vectors, mask)), frames=vectors, mask=mask)
+        return self.clip_features(vectors.float(), mask.to(vectors.device))
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         ids, mask = ids.to(self.device), mask.to(self.device)
         out = self.backbone.encode_tokens(ids, mask)
-        return TextFeatures(sentence=unit(out.sentence.float()), words=out.words.float(), mask=mask)
+        return self.text_features(out.sentence.float(), out.words.float(), mask)
+
+    def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
+        """Features of clips from raw frame vectors [V, F, D] and their mask [V, F]."""
+        vectors = unit(frames).masked_fill(~mask.unsqueeze(-1), 0.0)
+        return ClipFeatures(coarse=unit(masked_mean(vectors, mask)), frames=vectors, mask=mask)
+
+    def text_features(self, sentence: Tensor, words: Tensor, mask: Tensor) -> TextFeatures:
+        """Features of texts from raw sentence vectors [T, D], word vectors [T, W, D] and their mask."""
+        return TextFeatures(sentence=unit(sentence), words=words, mask=mask)
 
     def similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         return self.backbone.logits(text.sentence @ clips.coarse.T)

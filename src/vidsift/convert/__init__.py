@@ -1,0 +1,1 @@
+"""Published checkpoints and feature stores to ours, and back."""
