@@ -114,9 +114,8 @@ class Backbone(nn.Module):
 
     def normalise(self, frames: Tensor) -> Tensor:
         """uint8 (or 0..255 float) pictures [N, 3, H, W] -> what the vision tower takes, in its dtype."""
-        dtype = self.pixel_scale.dtype
-        # addcmul would need the pictures as floats beforehand: this is one copy, then in place.
-        pixels = frames.to(device=self.pixel_scale.device, dtype=dtype, copy=True)
+        # Moved as bytes, a quarter of the traffic; then one copy, changed in place.
+        pixels = frames.to(self.pixel_scale.device, non_blocking=True).to(self.pixel_scale.dtype, copy=True)
         return pixels.mul_(self.pixel_scale).sub_(self.pixel_shift)
 
     def encode_frames(self, frames: Tensor, patches: bool = False) -> FrameVectors:

@@ -38,18 +38,17 @@ def load_model(name: str = DEFAULT_MODEL, device: str | torch.device = "cpu") ->
     Raises ModelNotFoundError within seconds when nothing of that name can be had, with the command that
     fixes it; ModelFormatError when it is there but cannot be used.
     """
-    folder = _resolve(str(name))
-    model = read_model(folder)
-    model.name = str(name) if folder != Path(name) else folder.resolve().name
+    path = Path(name).expanduser()
+    if name not in bundled_models() and path.is_dir():
+        return read_model(path).to(device)
+    model = read_model(_resolve(name))
+    model.name = name
     return model.to(device)
 
 
 def _resolve(name: str) -> Path:
     if name in bundled_models():
         return BUNDLED / name
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
     if name in PRESETS:
         return fetch(PRESETS[name].hub_id)
     if _HUB_ID.fullmatch(name):
@@ -58,8 +57,8 @@ def _resolve(name: str) -> Path:
     near = get_close_matches(name, known, n=1)
     if name == DEFAULT_MODEL:
         raise ModelNotFoundError(
-            f"the bundled model {name!r} is missing from this installation: reinstall vidsift, or name a folder, "
-            f"a preset ({', '.join(PRESETS)}) or a hub id"
+            f"the bundled model {name!r} is missing from this installation: reinstall vidsift, or name "
+            f"a folder, a preset ({', '.join(PRESETS)}) or a hub id"
         )
     hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(known)}"
     raise ModelNotFoundError(
@@ -74,7 +73,12 @@ def fetch(hub_id: str) -> Path:
     does not exist, or asks for a login.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     def cached() -> Path | None:
         try:
@@ -84,15 +88,17 @@ def fetch(hub_id: str) -> Path:
         weights = any(path.glob("*.safetensors")) or any(path.glob("pytorch_model*.bin"))
         return path if weights and (path / CONFIG).is_file() else None
 
-    found = cached()
-    if found is not None:
-        return found
     try:
+        found = cached()
+        if found is not None:
+            return found
         info = _within(PROBE_SECONDS, lambda: HfApi().model_info(hub_id, timeout=PROBE_SECONDS))
     except GatedRepoError as error:
         raise ModelNotFoundError(f"{hub_id} asks for a login: run `hf auth login`, then try again") from error
-    except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(f"{hub_id} does not exist on the hub, or is private: {error}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelNotFoundError(
+            f"{hub_id} is neither a folder here nor a public model on the hub: {error}"
+        ) from error
     except _network_errors() as error:
         raise _unreachable(hub_id, error) from error
     names = [s.rfilename for s in info.siblings or []]
@@ -109,7 +115,7 @@ def _unreachable(hub_id: str, error: BaseException) -> ModelNotFoundError:
     offline = f"; without a network, use the bundled model: {bundled[0]}" if bundled else ""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelNotFoundError(
-        f"{hub_id} is not in the local cache and the hub cannot be reached ({reason}). "
+        f"{hub_id} is not a folder here, not in the local cache, and the hub cannot be reached ({reason}). "
         f"On a machine with a network run: hf download {hub_id}{offline}"
     )
 

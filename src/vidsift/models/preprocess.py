@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from vidsift.errors import ModelFormatError
-
-if TYPE_CHECKING:
-    from vidsift.video import Geometry
+from vidsift.video.types import Geometry
 
 Triple = tuple[float, float, float]
 
@@ -35,8 +33,6 @@ class PreprocessSpec:
     @property
     def geometry(self) -> Geometry:
         """The same size and mode as the video reader takes them."""
-        from vidsift.video import Geometry  # models must load where no video library is installed
-
         return Geometry(size=self.size, mode=self.mode)
 
     def to_dict(self) -> dict[str, Any]:

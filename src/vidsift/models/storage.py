@@ -12,17 +12,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vidsift.errors import ModelFormatError
-from vidsift.models.backbone import Backbone, build_backbone, hf_classes
+from vidsift.models.backbone import Backbone, ClipBackbone, build_backbone, hf_classes
 from vidsift.models.base import RetrievalModel, SearchWeights
 from vidsift.models.preprocess import PreprocessSpec, read_preprocess
 from vidsift.models.registry import DEFAULT_METHOD, create_model
 from vidsift.models.text import Cleaning, TextTokenizer
 
 FORMAT_VERSION = 1
-_CLUTTER = frozenset(
-    "_name_or_path architectures chunk_size_feed_forward dtype id2label is_encoder_decoder label2id "
-    "output_attentions output_hidden_states problem_type return_dict torch_dtype transformers_version".split()
-)
+_CLUTTER = {
+    *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"),
+    *("id2label", "label2id", "problem_type", "is_encoder_decoder", "chunk_size_feed_forward"),
+    *("output_attentions", "output_hidden_states", "return_dict"),
+}
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -77,7 +78,7 @@ def read_model(folder: Path) -> RetrievalModel:
 def _read_ours(folder: Path, config: dict[str, Any]) -> RetrievalModel:
     if config["vidsift"] != FORMAT_VERSION:
         raise ModelFormatError(
-            f"{folder / CONFIG}: format {config['vidsift']!r}, but this vidsift reads {FORMAT_VERSION}; update it"
+            f"{folder / CONFIG}: format {config['vidsift']!r}, but this vidsift reads only {FORMAT_VERSION}"
         )
     try:
         preprocess = PreprocessSpec.from_dict(config["preprocess"])
@@ -146,9 +147,23 @@ def _read_plain(folder: Path, config: dict[str, Any]) -> RetrievalModel:
         cleaning=_cleaning(folder, str(config["model_type"])),
         default_pad_id=bare.pad_id,
     )
+    if isinstance(bare, ClipBackbone):
+        _check_eos(folder, bare, tokenizer)
     preprocess = read_preprocess(folder, bare.default_preprocess())
     backbone = build_backbone(model, preprocess, tokenizer.pad_id)
     return create_model(DEFAULT_METHOD, backbone, tokenizer)
+
+
+def _check_eos(folder: Path, backbone: ClipBackbone, tokenizer: TextTokenizer) -> None:
+    """A CLIP text tower pools where it finds EOS; a tokenizer that ends otherwise gives nonsense, silently."""
+    ids = tokenizer([""])[0][0].tolist()
+    eos = backbone.config.text_config.eos_token_id
+    # An eos_token_id of 2 is a slip of old published configurations: transformers takes the largest id then.
+    wanted = max(ids) if eos == 2 else eos
+    if not ids or ids[-1] != wanted:
+        raise ModelFormatError(
+            f"{folder}: the tokenizer ends texts with {ids[-1:]}, the model looks for {wanted}"
+        )
 
 
 def _cleaning(folder: Path, model_type: str) -> Cleaning:

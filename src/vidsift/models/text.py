@@ -23,8 +23,8 @@ class TextTokenizer:
     max_length: ids per text at most, special tokens included; longer texts lose words, never the EOS.
     cleaning: `none`; `lower` (SigLIP 2 was trained on lower-cased text, but its tokenizer files do not say
     so); `canonical` (SigLIP: lower case, no punctuation, single spaces).
-    settings: the `tokenizer_config.json` that goes with the pipeline, kept so that saving gives a folder
-    that `transformers.AutoTokenizer` loads too.
+    backend: configured in place.  settings: the `tokenizer_config.json` that goes with the pipeline, kept so that
+    saving gives a folder that `transformers.AutoTokenizer` loads too.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TextTokenizer:
         cleaning: Cleaning = "none",
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self.backend = Tokenizer.from_str(backend.to_str())  # ours to configure
+        self.backend = backend
         self.backend.no_padding()
         self.backend.enable_truncation(max_length)
         self.pad_id = pad_id
@@ -67,45 +67,57 @@ class TextTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`."""
-        backend = Tokenizer.from_str(self.backend.to_str())
-        backend.no_truncation()
-        backend.save(str(folder / "tokenizer.json"))
+        self.backend.no_truncation()  # the limit is ours: whoever loads the files sets their own
+        self.backend.save(str(folder / "tokenizer.json"))
+        self.backend.enable_truncation(self.max_length)
         text = json.dumps(self.settings, indent=2, ensure_ascii=False, sort_keys=True)
         (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def from_transformers(cls, tokenizer: Any, **options: Any) -> TextTokenizer:
-        """Wrap a fast transformers tokenizer; options as for the class."""
+    def from_transformers(
+        cls, tokenizer: Any, *, max_length: int, cleaning: Cleaning = "none"
+    ) -> TextTokenizer:
+        """Wrap a fast transformers tokenizer; the other arguments are as for the class."""
         settings = {
             "tokenizer_class": "TokenizersBackend",
             "backend": "tokenizers",
-            "model_max_length": tokenizer.model_max_length,
+            "model_max_length": max_length,
             "padding_side": "right",
             "truncation_side": "right",
             **{k: str(v) for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
         }
-        return cls(tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id, settings=settings, **options)
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # a copy, ours to configure
+        pad_id = int(tokenizer.pad_token_id)
+        return cls(backend, pad_id=pad_id, max_length=max_length, cleaning=cleaning, settings=settings)
 
     @classmethod
-    def from_folder(cls, folder: Path, **options: Any) -> TextTokenizer:
+    def from_folder(
+        cls, folder: Path, *, max_length: int, cleaning: Cleaning = "none", default_pad_id: int = 0
+    ) -> TextTokenizer:
         """Read a folder's `tokenizer.json`, or let transformers convert older tokenizer files.
 
+        default_pad_id: used when no file names a pad token.
         Raises ModelFormatError when the folder has no tokenizer that can be read here.
         """
-        settings_path = folder / "tokenizer_config.json"
-        settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
-        path = folder / "tokenizer.json"
+        path, settings_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
         if not path.is_file():
-            return cls.from_transformers(_convert_old_files(folder), **options)
-        backend = Tokenizer.from_file(str(path))
-        pad_id = (
-            backend.token_to_id(_token_text(settings.get("pad_token"))) if settings.get("pad_token") else None
-        )
+            return cls.from_transformers(_convert_old_files(folder), max_length=max_length, cleaning=cleaning)
+        try:
+            settings = (
+                json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
+            )
+        except ValueError as error:
+            raise ModelFormatError(f"{settings_path}: {error}") from error
+        try:
+            backend = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ModelFormatError(f"{path}: {error}") from error
+        pad_id = None
+        if settings.get("pad_token"):
+            pad_id = backend.token_to_id(_token_text(settings["pad_token"]))
         if pad_id is None:
-            padding = backend.padding or {}
-            pad_id = padding.get("pad_id", options.pop("default_pad_id", 0))
-        options.pop("default_pad_id", None)
-        return cls(backend, pad_id=int(pad_id), settings=settings, **options)
+            pad_id = (backend.padding or {}).get("pad_id", default_pad_id)
+        return cls(backend, pad_id=int(pad_id), max_length=max_length, cleaning=cleaning, settings=settings)
 
 
 def _token_text(token: Any) -> str:
