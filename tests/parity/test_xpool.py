@@ -1,10 +1,12 @@
 """Our X-Pool gives the official numbers and gradients, through the same features that an index keeps."""
 
+import numpy as np
 import pytest
 import torch
 from golden import Golden, assert_close, assert_gradient, assert_gradient_stats
 
 from vidsift.convert import xpool as convert
+from vidsift.evaluation.legacy_metrics import by_video, xpool_t2v, xpool_v2t
 from vidsift.losses.contrastive import symmetric_info_nce
 from vidsift.models.features import ClipFeatures, TextFeatures
 from vidsift.models.methods.xpool import XPool
@@ -66,6 +68,18 @@ def test_loss_and_gradients(model: XPool) -> None:
         stored = GOLDEN[f"gradstat/{official.removeprefix('pool_frames.')}"]
         # The key bias adds the same to every logit of a softmax: its gradient is zero in exact arithmetic.
         assert_gradient_stats(grad, stored, official, zero="k_proj.bias" in official)
+
+
+def test_metrics_of_several_captions_per_video(model: XPool) -> None:
+    counts = GOLDEN["in/caption_video_index"].bincount().tolist()
+    scores = model.cosines(*features(model, GOLDEN["in/text"], GOLDEN["in/frames"]))
+    grouped = by_video(scores.detach().numpy(), counts)
+    padding = GOLDEN["out/sim_per_video_id_is_padding"].numpy()
+    assert np.array_equal(np.isneginf(grouped), padding)
+    assert_close(torch.from_numpy(grouped[~padding]), GOLDEN["out/sim_per_video_id"][~padding])
+    for direction, metrics in (("t2v", xpool_t2v(grouped)), ("v2t", xpool_v2t(grouped))):
+        for name in ("R1", "R5", "R10", "R50", "R100", "MedR", "MeanR"):
+            assert metrics[name] == pytest.approx(float(GOLDEN[f"out/{direction}_{name}"])), name
 
 
 def test_baselines_that_the_paper_compares_with() -> None:
