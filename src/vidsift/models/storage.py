@@ -155,7 +155,7 @@ def _read_plain(folder: Path, config: dict[str, Any]) -> RetrievalModel:
 
 
 def _check_eos(folder: Path, backbone: ClipBackbone, tokenizer: TextTokenizer) -> None:
-    """A CLIP text tower pools where it finds EOS; a tokenizer that ends otherwise gives nonsense, silently."""
+    """A CLIP text tower pools where it finds EOS; with a tokenizer that ends otherwise it gives nonsense."""
     ids = tokenizer([""])[0][0].tolist()
     eos = backbone.config.text_config.eos_token_id
     # An eos_token_id of 2 is a slip of old published configurations: transformers takes the largest id then.

@@ -23,8 +23,8 @@ class TextTokenizer:
     max_length: ids per text at most, special tokens included; longer texts lose words, never the EOS.
     cleaning: `none`; `lower` (SigLIP 2 was trained on lower-cased text, but its tokenizer files do not say
     so); `canonical` (SigLIP: lower case, no punctuation, single spaces).
-    backend: configured in place.  settings: the `tokenizer_config.json` that goes with the pipeline, kept so that
-    saving gives a folder that `transformers.AutoTokenizer` loads too.
+    backend: configured in place.  settings: the `tokenizer_config.json` that goes with the pipeline, kept so
+    that saving gives a folder that `transformers.AutoTokenizer` loads too.
     """
 
     def __init__(
