@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import vidsift
-from vidsift.cli import indexing, searching, worlds
+from vidsift.cli import converting, indexing, searching, worlds
 from vidsift.cli.output import BROKE_OFF, WRONG_USE, complain
 from vidsift.errors import QueryError, RecipeError, VidsiftError
 from vidsift.video.errors import VideoError
@@ -46,6 +46,7 @@ app.command("demo")(worlds.demo)
 app.command("storyboard")(worlds.storyboard)
 app.command("train")(worlds.train)
 app.command("models")(searching.models)
+app.command("convert")(converting.convert)
 
 
 def run() -> None:

@@ -59,8 +59,8 @@ class Family:
     towers: how the backbone is named, under `prefix`; None when the checkpoint has no CLIP in it.
     tower_key, tower_rename: a key of a tower, this family's -> OpenAI's usual one, and the way back; for
         families that wrap layers.
-    build: makes the model instead of the usual way (a CLIP backbone from the checkpoint); gets the state, the
-        description and the tokenizer, and returns a model whose own layers are then loaded.
+    build: makes the model of a family without towers; gets the state, the description and a tokenizer. The
+        method's own layers are then loaded into it.
     ignore: class names (regular expressions) in the checkpoint file that are passed over; see `read_state`.
     """
 
