@@ -1,82 +1,75 @@
-"""Released checkpoints of Collaborative Experts, MoEE and TeachText: their settings and their tensors."""
+"""Released checkpoints of Collaborative Experts, MoEE and TeachText, which work on extracted features."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
-from torch import Tensor
-
-from vidsift.errors import ModelFormatError
+from vidsift.convert.core import Description, Family, State
+from vidsift.errors import ConversionError
+from vidsift.models.backbone import build_backbone
+from vidsift.models.base import RetrievalModel
+from vidsift.models.registry import create_model
+from vidsift.models.text import TextTokenizer
+from vidsift.models.towerless import FeaturesConfig, FeaturesModel
 
 # The expert lists of the released models, in the order of their indices (alphabetical). A checkpoint names
 # only the experts with tokens, so the list that fits its shapes is taken.
 _RGB = ("imagenet.resnext101_32x48d.0", "imagenet.senet154.0")
-_MOTION = ("r2p1d.r2p1d-ig65m.0", "r2p1d.r2p1d-ig65m-kinetics.0")
+_MOTION = ("r2p1d.r2p1d-ig65m-kinetics.0", "r2p1d.r2p1d-ig65m.0")
+_SCENE = "scene.densenet161.0"
 RELEASED = (
-    ("audio", "face", "i3d.i3d.0", *_RGB, "ocr", _MOTION[0], "scene.densenet161.0", "speech"),
-    ("face", "i3d.i3d.0", *_RGB, "ocr", _MOTION[0], "scene.densenet161.0"),
-    ("audio", *_RGB, *reversed(_MOTION), "scene.densenet161.0", "speech"),
-    (*_RGB, *reversed(_MOTION), "scene.densenet161.0"),
+    ("audio", "face", "i3d.i3d.0", *_RGB, "ocr", _MOTION[1], _SCENE, "speech"),
+    ("face", "i3d.i3d.0", *_RGB, "ocr", _MOTION[1], _SCENE),
+    ("audio", *_RGB, *_MOTION, _SCENE, "speech"),
+    (*_RGB, *_MOTION, _SCENE),
 )
-# Dimensions of the averaged experts in the released features; face is smaller in some data sets.
+# Widths of the averaged experts in the released features; face is smaller in one data set.
 _DIMS = {"i3d": (1024,), "imagenet": (2048,), "r2p1d": (512,), "scene": (2208,), "face": (512, 128)}
-# Not part of the model: the step counter of batch normalisation, and layers that the official loader drops.
-_SKIPPED = re.compile(r"num_batches_tracked$|^ce\.(moe_fc_bottleneck1|moe_cg|moe_fc_proj)\.")
+_PAIRS, _VOTES = "ce.g_reason_shared", "ce.h_reason"
 _RENAMED = (
-    (r"text_pool\.(clusters|norm|centres)(.*)", r"text_pooling.\1\2"),
     (r"mixture\.(.*)", r"ce.moe_fc.\1"),
-    (r"text_units\.(\d+)\.fc\.(.*)", r"ce.text_GU.\1.fc.\2"),
-    (r"text_units\.(\d+)\.gate\.(.*)", r"ce.text_GU.\1.cg.fc.\2"),
-    (r"text_units\.(\d+)\.norm\.(.*)", r"ce.text_GU.\1.cg.batch_norm.\2"),
-    (r"video_units\.(\d+)\.fc\.(.*)", r"ce.video_GU.\1.fc.\2"),
-    (r"video_units\.(\d+)\.gate\.(.*)", r"ce.video_GU.\1.cg.fc.\2"),
-    (r"video_units\.(\d+)\.norm\.(.*)", r"ce.video_GU.\1.cg.batch_norm.\2"),
+    (r"(text|video)_units\.(\d+)\.fc\.(.*)", r"ce.\1_GU.\2.fc.\3"),
+    (r"(text|video)_units\.(\d+)\.gate\.(.*)", r"ce.\1_GU.\2.cg.fc.\3"),
+    (r"(text|video)_units\.(\d+)\.norm\.(.*)", r"ce.\1_GU.\2.cg.batch_norm.\3"),
     (r"video_units\.(\d+)\.(weight|bias)", r"ce.video_dim_reduce.\1.fc.\2"),
     (r"gating\.pair\.(.*)", r"ce.g_reason_1.\1"),
+    (r"gating\.pair_reasoning\.layers\.(.*)", rf"{_PAIRS}.\1"),
+    (r"gating\.vote_reasoning\.layers\.(.*)", rf"{_VOTES}.\1"),
     (r"gating\.gates\.(\d+)\.fc\.(.*)", r"ce.video_GU.\1.cg.fc.\2"),
     (r"gating\.gates\.(\d+)\.norm_votes\.(.*)", r"ce.video_GU.\1.cg.batch_norm.\2"),
     (r"gating\.gates\.(\d+)\.norm\.(.*)", r"ce.video_GU.\1.cg.batch_norm2.\2"),
+    (r"text_pool\.(.*)", r"text_pooling.\1"),
+    (r"pools\.(.*)", r"pooling.\1"),
 )
-_REASONING = {"pair_reasoning": "ce.g_reason_shared", "vote_reasoning": "ce.h_reason"}
 
 
-def read_settings(
-    state: Mapping[str, Tensor], experts: Sequence[str] | None = None
-) -> tuple[str, dict[str, Any]]:
-    """What a checkpoint's shapes say: the method, `ce` or `moee`, and the settings of its configuration.
+def describe(state: State) -> Description:
+    """The method, `ce` or `moee`, and its settings, read from keys and shapes.
 
-    experts: the names of the experts in the order of the weights; None tries the released lists.
-    Not in the shapes, so left at the released values: the activation (Mish) and whether an expert votes on
-    itself (it does).  Raises ModelFormatError, naming the key, when something is missing or does not fit.
+    Not in the shapes, so taken as in every released model: the activation (Mish), and that an expert votes on
+    itself.  Raises ConversionError, naming the key, when something is missing or does not fit.
     """
     method = "ce" if "ce.g_reason_1.weight" in state else "moee"
     part = "video_dim_reduce" if method == "ce" else "video_GU"
-    count = _need(state, "ce.moe_fc.weight").shape[0]
-    pooled = [_need(state, f"ce.{part}.{i}.fc.weight").shape[1] for i in range(count)]
-    widths = [_need(state, f"ce.text_GU.{i}.fc.weight").shape[0] for i in range(count)]
-    tokens = {
-        key.split(".")[1]: tuple(value.shape[1:])
-        for key, value in state.items()
-        if key.startswith("pooling.") and key.endswith(".clusters2")
-    }
-    names = tuple(experts) if experts is not None else _released(pooled, tokens)
-    if len(names) != count:
-        raise ModelFormatError(f"ce.moe_fc.weight: {count} experts, but the names {', '.join(names)}")
-    unnamed = set(tokens) - set(names)
-    if unnamed:
-        raise ModelFormatError(f"pooling.{min(unnamed)}.clusters: no such expert in {', '.join(names)}")
-    found = []
-    for name, dim, width in zip(names, pooled, widths, strict=True):
-        one, clusters = tokens.get(name, (dim, 0))
-        if one * (clusters or 1) != dim:
-            raise ModelFormatError(f"pooling.{name}.clusters: {one} x {clusters} is not the width {dim}")
-        found.append({"name": name, "dim": one, "clusters": clusters, "width": 0 if width == dim else width})
-    text_dim, assigned = _need(state, "text_pooling.clusters").shape
-    kept = _need(state, "text_pooling.clusters2").shape[-1]
+    count = _shape(state, "ce.moe_fc.weight")[0]
+    pooled = [_shape(state, f"ce.{part}.{i}.fc.weight")[1] for i in range(count)]
+    widths = [_shape(state, f"ce.text_GU.{i}.fc.weight")[0] for i in range(count)]
+    tokens: dict[str, tuple[int, int]] = {}
+    for key in state:
+        if found := re.fullmatch(r"pooling\.(.+)\.clusters2", key):
+            _, dim, clusters = _shape(state, key)
+            tokens[found.group(1)] = dim, clusters
+    experts: list[dict[str, Any]] = []
+    for name, width_in, width in zip(_names(pooled, tokens), pooled, widths, strict=True):
+        dim, clusters = tokens.get(name, (width_in, 0))
+        experts.append({"name": name, "dim": dim, "clusters": clusters, "width": width})
+    text_dim, assigned = _shape(state, "text_pooling.clusters")
+    kept = _shape(state, "text_pooling.clusters2")[-1]
     settings: dict[str, Any] = {
-        "experts": found,
+        "experts": experts,
         "text_dim": text_dim,
         "text_clusters": kept,
         "text_ghosts": assigned - kept,
@@ -84,93 +77,78 @@ def read_settings(
     if method == "ce":
         settings |= {
             "shared_dim": widths[0],
-            "pair_layers": 1 + _layers(state, "ce.g_reason_shared"),
-            "vote_layers": _layers(state, "ce.h_reason"),
-            "reason_norm": any(
-                f"{name}.0.running_mean" in state for name in ("ce.g_reason_shared", "ce.h_reason")
-            ),
+            "pair_layers": 1 + _linears(state, _PAIRS),
+            "vote_layers": _linears(state, _VOTES),
+            "reason_norm": f"{_PAIRS}.0.running_mean" in state or f"{_VOTES}.0.running_mean" in state,
         }
-    return method, settings
+    return Description(method, settings)
 
 
-def from_official(
-    state: Mapping[str, Tensor], ours: Mapping[str, Tensor], experts: Sequence[str]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a checkpoint under the names of our network, and the keys that are not used.
-
-    ours: the state dict of an `ExpertNetwork` built from `read_settings`.
-    Raises ModelFormatError, naming the key, for a missing tensor or one of another shape.
-    """
-    found, used = {}, set()
-    for key, value in ours.items():
-        official = official_key(key, experts, ours)
-        tensor = _need(state, official).float()
-        used.add(official)
-        if tensor.ndim == 3 and tensor.shape[0] == 1:  # NetVLAD's centres
-            tensor = tensor.squeeze(0)
-        if tensor.shape != value.shape:
-            raise ModelFormatError(f"{official}: {tuple(tensor.shape)}, expected {tuple(value.shape)}")
-        found[key] = tensor
-    rest = sorted(set(state) - used)
-    foreign = [key for key in rest if not _SKIPPED.search(key)]
-    if foreign:
-        raise ModelFormatError(f"{foreign[0]}: not part of such a model ({len(foreign)} unknown keys)")
-    return found, rest
-
-
-def to_official(ours: Mapping[str, Tensor], experts: Sequence[str]) -> dict[str, Tensor]:
-    """The inverse of `from_official`: an `ExpertNetwork`'s state dict under the official names."""
-    return {
-        official_key(key, experts, ours): value.unsqueeze(0) if key.endswith("centres") else value
-        for key, value in ours.items()
-    }
-
-
-def official_key(key: str, experts: Sequence[str], ours: Mapping[str, Tensor]) -> str:
-    """The official name of one of our network's tensors."""
-    head, _, rest = key.partition(".")
-    if head == "pools":
-        index, _, rest = rest.partition(".")
-        return _vlad(f"pooling.{experts[int(index)]}.{rest}")
-    layer, _, rest = rest.partition(".")
-    if head == "gating" and layer in _REASONING:
-        # A flat sequence of (norm,) activation, linear.
-        kind, index, tensor = rest.split(".")
-        normed = any(k.startswith(f"gating.{layer}.norms.") for k in ours)
-        position = int(index) * (3 if normed else 2) + (0 if kind == "norms" else 2 if normed else 1)
-        return f"{_REASONING[layer]}.{position}.{tensor}"
+def rename(key: str) -> str:
+    """Our key of a network -> the official one."""
+    key = key.removeprefix("head.")
     for pattern, replacement in _RENAMED:
-        match = re.fullmatch(pattern, key)
-        if match:
-            return _vlad(match.expand(replacement)) if head == "text_pool" else match.expand(replacement)
+        if match := re.fullmatch(pattern, key):
+            official = match.expand(replacement)
+            if official.startswith(("text_pooling.", "pooling.")):
+                return official.replace(".norm.", ".batch_norm.").replace(".centres", ".clusters2")
+            return official
     raise KeyError(key)
 
 
-def _vlad(key: str) -> str:
-    return key.replace(".norm.", ".batch_norm.").replace(".centres", ".clusters2")
-
-
-def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    return sum(key.startswith(f"{prefix}.") and value.ndim == 2 for key, value in state.items())
-
-
-def _released(pooled: Sequence[int], tokens: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """The released list whose shapes these are."""
-    for names in RELEASED:
-        if len(names) == len(pooled) and set(tokens) <= set(names):
-            dims = [
-                (tokens[name][0] * tokens[name][1],) if name in tokens else _DIMS.get(name.split(".")[0], ())
-                for name in names
-            ]
-            if all(width in allowed for width, allowed in zip(pooled, dims, strict=True)):
-                return names
-    raise ModelFormatError(
-        f"ce.moe_fc.weight: {len(pooled)} experts of widths {', '.join(map(str, pooled))} are none of the "
-        "released lists; name the experts in the order of the weights"
+def build(state: State, known: Description, tokenizer: TextTokenizer) -> RetrievalModel:
+    """The method over no backbone: it takes token embeddings and expert features as they were extracted."""
+    backbone = build_backbone(FeaturesModel(FeaturesConfig(known.settings["text_dim"])))
+    return create_model(
+        known.method, backbone, tokenizer, frames_per_clip=known.frames or 1, **known.settings
     )
 
 
-def _need(state: Mapping[str, Tensor], key: str) -> Tensor:
+def _names(pooled: Sequence[int], tokens: dict[str, tuple[int, int]]) -> tuple[str, ...]:
+    """Names of the experts: a released list of these shapes, else by where the named ones can be."""
+    for names in RELEASED:
+        if len(names) == len(pooled) and set(tokens) <= set(names):
+            allowed = [
+                (tokens[n][0] * tokens[n][1],) if n in tokens else _DIMS.get(n.split(".")[0], ())
+                for n in names
+            ]
+            if all(width in widths for width, widths in zip(pooled, allowed, strict=True)):
+                return names
+    named = sorted(tokens)
+    fits = [
+        places
+        for places in combinations(range(len(pooled)), len(named))
+        if all(pooled[i] == tokens[n][0] * tokens[n][1] for i, n in zip(places, named, strict=True))
+    ]
+    if len(fits) != 1:
+        raise ConversionError(
+            f"pooling.{named[0]}.clusters2: {len(fits)} of the experts, of widths {pooled}, can be this one"
+        )
+    by_place = dict(zip(fits[0], named, strict=True))
+    return tuple(by_place.get(i, f"expert{i}") for i in range(len(pooled)))
+
+
+def _linears(state: State, prefix: str) -> int:
+    return sum(key.startswith(f"{prefix}.") and value.ndim == 2 for key, value in state.items())
+
+
+def _shape(state: State, key: str) -> tuple[int, ...]:
     if key not in state:
-        raise ModelFormatError(f"{key}: missing; a checkpoint of Collaborative Experts or MoEE has it")
-    return state[key]
+        raise ConversionError(f"{key}: missing from the checkpoint")
+    return tuple(state[key].shape)
+
+
+FAMILY = Family(
+    name="ce",
+    describe=describe,
+    rename=rename,
+    marks=(r"ce\.moe_fc\.weight",),
+    unused={
+        r".*\.num_batches_tracked": "a step counter that normalisation with a fixed momentum never reads",
+        r"ce\.(moe_fc_bottleneck1|moe_cg|moe_fc_proj)\..+": "deprecated; the official loader drops it too",
+    },
+    towers=None,
+    prefix="",
+    build=build,
+    ignore=(r"parse_config\..+", r"collections\..+", r"pathlib\..+", r"logging\..+", r"logger\..+"),
+)

@@ -1,35 +1,37 @@
-"""X-Pool's own layers between its released checkpoints and our `XPool`: the same tensors, other names."""
+"""X-Pool's checkpoints: one pooling block beside a CLIP under transformers' names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from vidsift.convert.core import Description, Family, State
 
-from torch import Tensor
-
-PREFIX = "pool_frames."
-# Official layer -> ours; every one has a weight and a bias.
-LAYERS = {
-    "cross_attn.q_proj": "query",
-    "cross_attn.k_proj": "key",
-    "cross_attn.v_proj": "value",
-    "cross_attn.out_proj": "out",
-    "linear_proj": "linear",
-    "layer_norm1": "norm_in",
-    "layer_norm2": "norm_attended",
-    "layer_norm3": "norm_out",
-}
-KEYS = {
-    f"{PREFIX}{official}.{part}": f"head.{ours}.{part}"
-    for official, ours in LAYERS.items()
-    for part in ("weight", "bias")
+# Our layer -> the official one; every one has a weight and a bias.
+_LAYERS = {
+    "query": "cross_attn.q_proj",
+    "key": "cross_attn.k_proj",
+    "value": "cross_attn.v_proj",
+    "out": "cross_attn.out_proj",
+    "linear": "linear_proj",
+    "norm_in": "layer_norm1",
+    "norm_attended": "layer_norm2",
+    "norm_out": "layer_norm3",
 }
 
 
-def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The head's tensors of a released state dict, by our names; KeyError names the first missing key."""
-    return {ours: state[official].float() for official, ours in KEYS.items()}
+def describe(state: State) -> Description:
+    """X-Pool, with one head: the number of heads is not in the shapes, and all released models have one."""
+    return Description("xpool")
 
 
-def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `from_official`, over our model's state dict."""
-    return {official: state[ours] for official, ours in KEYS.items()}
+def rename(key: str) -> str:
+    """Our key of the pooling block -> the official one."""
+    _, layer, part = key.split(".")
+    return f"pool_frames.{_LAYERS[layer]}.{part}"
+
+
+FAMILY = Family(
+    name="xpool",
+    describe=describe,
+    rename=rename,
+    marks=(r"pool_frames\..+",),
+    towers="huggingface",
+)

@@ -261,6 +261,10 @@ def hf_classes(model_type: str) -> tuple[Any, Any]:
 
     Raises ModelFormatError for a family that is not a supported dual encoder.
     """
+    if model_type == "features":
+        from vidsift.models.towerless import FeaturesConfig, FeaturesModel  # it imports this module
+
+        return FeaturesModel, FeaturesConfig
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise ModelFormatError(
@@ -283,6 +287,10 @@ def build_backbone(
     Raises ModelFormatError for a model that is not a supported dual encoder.
     """
     model_type = str(model.config.model_type)
+    if model_type == "features":
+        from vidsift.models.towerless import FeaturesBackbone  # it imports this module
+
+        return FeaturesBackbone(model, preprocess, pad_id)
     if model_type not in _WRAPPERS:
         hf_classes(model_type)
     return _WRAPPERS[model_type](model, preprocess, pad_id)

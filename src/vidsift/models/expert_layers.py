@@ -61,7 +61,7 @@ class NetVLAD(nn.Module):
         super().__init__()
         self.dim, self.kept = dim, clusters
         self.clusters = nn.Parameter(torch.randn(dim, clusters + ghosts) / math.sqrt(dim))
-        self.centres = nn.Parameter(torch.randn(dim, clusters) / math.sqrt(dim))
+        self.centres = nn.Parameter(torch.randn(1, dim, clusters) / math.sqrt(dim))
         self.norm = RowNorm(clusters + ghosts)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -111,15 +111,15 @@ class Reasoning(nn.Module):
 
     def __init__(self, width: int, layers: int, batch_norm: bool = True, mish: bool = True) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(RowNorm(width) for _ in range(layers if batch_norm else 0))
-        self.linears = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.mish = mish
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            self.layers.extend([RowNorm(width)] if batch_norm else [])
+            self.layers.extend([nn.Mish() if mish else nn.ReLU(), nn.Linear(width, width)])
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         """x: [N, width] -> [N, width].  real: [N] bool or None."""
-        for i, linear in enumerate(self.linears):
-            x = self.norms[i](x, real) if len(self.norms) else x
-            x = linear(F.mish(x) if self.mish else x.relu())
+        for layer in self.layers:
+            x = layer(x, real) if isinstance(layer, RowNorm) else layer(x)
         return x
 
 

@@ -81,7 +81,7 @@ class ExpertNetwork(nn.Module):
         text = config.text_dim * config.text_clusters
         self.text_pool = NetVLAD(config.text_dim, config.text_clusters, config.text_ghosts)
         self.pools = nn.ModuleDict(
-            {str(i): NetVLAD(e.dim, e.clusters) for i, e in enumerate(self.experts) if e.clusters}
+            {_module_name(e.name): NetVLAD(e.dim, e.clusters) for e in self.experts if e.clusters}
         )
         self.gating = gating
         unit_class = GatedUnit if gating is None else nn.Linear
@@ -110,7 +110,7 @@ class ExpertNetwork(nn.Module):
         """
         pooled, found = [], []
         some = next(iter(features.values()))
-        for i, expert in enumerate(self.experts):
+        for expert in self.experts:
             x = features.get(expert.name)
             if x is None:
                 shape = (len(some), 1, expert.dim) if expert.clusters else (len(some), expert.dim)
@@ -122,7 +122,7 @@ class ExpertNetwork(nn.Module):
                 raise ValueError(f"expert {expert.name!r}: features {tuple(x.shape)}, expected {expert}")
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
             if expert.clusters:
-                x = self.pools[str(i)](x, None if self.legacy else mask)
+                x = self.pools[_module_name(expert.name)](x, None if self.legacy else mask)
                 mask = mask.any(-1)
             pooled.append(x)
             found.append(mask)
@@ -175,6 +175,11 @@ class ExpertNetwork(nn.Module):
                 before, after = slot.start, found.shape[-1] - slot.stop
                 found = nn.functional.pad(unit(linear(frames)), [before, after])
         return found
+
+
+def _module_name(expert: str) -> str:
+    """torch allows no dots in the names of modules."""
+    return expert.replace(".", "-")
 
 
 class ExpertMethod(RetrievalModel):
