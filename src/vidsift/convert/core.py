@@ -133,6 +133,18 @@ def from_official(
     legacy: the official treatment of padding, to reproduce published numbers; a no-op for methods without it.
     Raises ConversionError, naming the official key, when one is missing, unknown or of a wrong shape.
     """
+    try:
+        return _from_official(state, family, tokenizer, frames, legacy)
+    except ConversionError as error:
+        others = _others(state, family)
+        if not others:
+            raise
+        raise ConversionError(f"{error}; try {' or '.join(others)}") from error
+
+
+def _from_official(
+    state: State, family: Family, tokenizer: TextTokenizer, frames: int | None, legacy: bool
+) -> tuple[RetrievalModel, Report]:
     known = family.describe(state)
     if frames is not None and known.frames not in (None, frames):
         # F is the side of matrices in the checkpoint.
@@ -208,7 +220,7 @@ def _backbone(state: State, family: Family, tokenizer: TextTokenizer) -> Backbon
 
     clip = {k.removeprefix(family.prefix): v for k, v in state.items() if k.startswith(family.prefix)}
     if not clip:
-        raise ConversionError(_foreign(state, family, f"{family.prefix}*: the checkpoint has no such keys"))
+        raise ConversionError(f"{family.prefix}*: the checkpoint has no such keys")
     openai = family.towers == "openai" or "visual.conv1.weight" in clip
     if openai:
         usual = {family.tower_key(key): value for key, value in clip.items()}
@@ -229,10 +241,10 @@ def _backbone(state: State, family: Family, tokenizer: TextTokenizer) -> Backbon
             raise ConversionError(_shapes(name, values[key], value))
     for key in values:
         if key not in own:
-            raise ConversionError(_foreign(state, family, f"{family.prefix}{key}: not a key of CLIP"))
+            raise ConversionError(f"{family.prefix}{key}: not a key of CLIP")
     if openai:
         for key in sorted(set(usual) - towers.openai_keys(config)):
-            raise ConversionError(_foreign(state, family, f"{family.prefix}{key}: not a key of CLIP"))
+            raise ConversionError(f"{family.prefix}{key}: not a key of CLIP")
     model.load_state_dict(values, assign=True)
     _check_end(tokenizer, config["text_config"])
     # Id 0 fills the official texts; legacy methods read the words behind the end.
@@ -256,7 +268,7 @@ def _load(model: RetrievalModel, state: State, family: Family) -> list[str]:
     names = {key: family.rename(key) for key in own}
     for key, name in names.items():
         if name not in state:
-            raise ConversionError(_foreign(state, family, f"{name}: missing from the checkpoint"))
+            raise ConversionError(f"{name}: missing from the checkpoint")
         if state[name].shape != own[key].shape:
             raise ConversionError(_shapes(name, state[name], own[key]))
     taken = set(names.values())
@@ -264,9 +276,7 @@ def _load(model: RetrievalModel, state: State, family: Family) -> list[str]:
         taken |= {k for k in state if k.startswith(family.prefix)}
     for key in state:
         if key not in taken:
-            raise ConversionError(
-                _foreign(state, family, f"{key}: not a key of {family.name} ({model.method})")
-            )
+            raise ConversionError(f"{key}: not a key of {family.name} ({model.method})")
     values = {k: state[n].to(own[k].dtype) for k, n in names.items()}
     missing, unexpected = model.load_state_dict(values, strict=False)
     assert not unexpected
@@ -278,16 +288,15 @@ def _shapes(name: str, found: Tensor, wanted: Tensor) -> str:
     return f"{name}: shape {tuple(found.shape)}, but the other tensors ask for {tuple(wanted.shape)}"
 
 
-def _foreign(state: State, family: Family, what: str) -> str:
-    """The message, with the families whose own keys are in the checkpoint."""
-    others = [
-        f"--from {other.name} (it has {key!r})"
-        for other in families().values()
-        if other.name != family.name
-        for key in [next((k for k in state if any(re.fullmatch(m, k) for m in other.marks)), None)]
-        if key is not None
-    ]
-    return f"{what}; try {' or '.join(others)}" if others else what
+def _others(state: State, family: Family) -> list[str]:
+    """The families whose own keys are in the checkpoint, as advice."""
+    found = []
+    for other in families().values():
+        own = (k for k in state if any(re.fullmatch(mark, k) for mark in other.marks))
+        key = None if other.name == family.name else next(own, None)
+        if key is not None:
+            found.append(f"--from {other.name} (it has {key!r})")
+    return found
 
 
 def baked(state: State, key: str) -> int:

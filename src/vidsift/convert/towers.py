@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,22 @@ _BLOCK = {
     "mlp.c_proj": "mlp.fc2",
 }
 _PARTS = ("weight", "bias")
+# Where each width shows: (OpenAI key, axis).
+_VISION_WIDTH = (
+    ("visual.class_embedding", 0),
+    ("visual.conv1.weight", 0),
+    ("visual.positional_embedding", 1),
+    ("visual.ln_pre.weight", 0),
+    ("visual.ln_post.weight", 0),
+    ("visual.proj", 0),
+)
+_TEXT_WIDTH = (
+    ("token_embedding.weight", 1),
+    ("positional_embedding", 1),
+    ("ln_final.weight", 0),
+    ("text_projection", 0),
+)
+_JOINT_WIDTH = (("visual.proj", 1), ("text_projection", 1))
 
 
 def clip_config(state: State, prefix: str = "") -> dict[str, Any]:
@@ -63,30 +80,29 @@ def clip_config(state: State, prefix: str = "") -> dict[str, Any]:
     for key in (*_SAME, *_TRANSPOSED):
         if key not in state:
             raise ConversionError(f"{prefix}{key}: missing from the checkpoint")
-    conv, places = state["visual.conv1.weight"], state["visual.positional_embedding"]
-    if conv.ndim != 4 or places.ndim != 2:
+    vision, text = _agreed(state, prefix, _VISION_WIDTH), _agreed(state, prefix, _TEXT_WIDTH)
+    joint = _agreed(state, prefix, (*_JOINT_WIDTH, ("ln_final.weight", 0)))
+    patch = _size(state, prefix, "visual.conv1.weight", 3)
+    places = _size(state, prefix, "visual.positional_embedding", 0)
+    grid = math.isqrt(max(0, places - 1))
+    if grid * grid != places - 1:
         raise ConversionError(
-            f"{prefix}visual.conv1.weight: shape {tuple(conv.shape)} is no patch convolution"
+            f"{prefix}visual.positional_embedding: {places} positions are not a class token and a square"
         )
-    width, patch = conv.shape[0], conv.shape[-1]
-    grid = math.isqrt(len(places) - 1)
-    if grid * grid != len(places) - 1:
-        raise ConversionError(
-            f"{prefix}visual.positional_embedding: {len(places)} positions are not a class token and a square"
-        )
+    vocabulary = _size(state, prefix, "token_embedding.weight", 0)
     return {
-        "projection_dim": state["text_projection"].shape[-1],
+        "projection_dim": joint,
         "vision_config": {
-            **_tower_shape(width, _layers(state, "visual.transformer.resblocks.")),
+            **_tower_shape(vision, _layers(state, "visual.transformer.resblocks.")),
             "image_size": grid * patch,
             "patch_size": patch,
-            "projection_dim": state["text_projection"].shape[-1],
+            "projection_dim": joint,
         },
         "text_config": {
-            **_tower_shape(state["ln_final.weight"].shape[0], _layers(state, "transformer.resblocks.")),
-            "max_position_embeddings": state["positional_embedding"].shape[0],
-            "vocab_size": (vocabulary := state["token_embedding.weight"].shape[0]),
-            "projection_dim": state["text_projection"].shape[-1],
+            **_tower_shape(text, _layers(state, "transformer.resblocks.")),
+            "max_position_embeddings": _size(state, prefix, "positional_embedding", 0),
+            "vocab_size": vocabulary,
+            "projection_dim": joint,
             # The official tower reads a text at its largest id, which is the end-of-text token.
             "eos_token_id": vocabulary - 1,
             "bos_token_id": vocabulary - 2,
@@ -95,13 +111,26 @@ def clip_config(state: State, prefix: str = "") -> dict[str, Any]:
     }
 
 
+def _size(state: State, prefix: str, key: str, axis: int) -> int:
+    shape = tuple(state[key].shape)
+    if len(shape) <= axis:
+        raise ConversionError(f"{prefix}{key}: shape {shape} has no axis {axis}")
+    return int(shape[axis])
+
+
+def _agreed(state: State, prefix: str, tensors: tuple[tuple[str, int], ...]) -> int:
+    """The width that most of these tensors have, so that the one that is wrong can be named."""
+    sizes = Counter(_size(state, prefix, key, axis) for key, axis in tensors)
+    return sizes.most_common(1)[0][0]
+
+
 def transformers_config(state: State, prefix: str = "") -> dict[str, Any]:
     """The same as `clip_config`, from a state dict in transformers' naming."""
     names = {theirs: ours for ours, theirs in _SAME.items()}
     usual = {names[key]: value for key, value in state.items() if key in names}
     for ours, theirs in _TRANSPOSED.items():
         if theirs in state:
-            usual[ours] = state[theirs].T
+            usual[ours] = state[theirs].mT if state[theirs].ndim == 2 else state[theirs]
     for key in (*_SAME, *_TRANSPOSED):
         if key not in usual:
             named = {**_SAME, **_TRANSPOSED}[key]
