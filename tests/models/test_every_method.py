@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -246,13 +247,17 @@ def test_gradient_reaches_every_parameter(method: str, family: str, make_model: 
 
 
 @METHODS
-@torch.inference_mode()
-def test_numpy_queries_are_the_sentence_vectors(method: str, make_model: Make) -> None:
+def test_numpy_queries_are_unit_vectors_that_recall_by_the_coarse_vectors(
+    method: str, make_model: Make, frames: Any
+) -> None:
     model = make_model(method)
     vectors = model.encode_queries(TEXTS)
-    assert vectors.dtype.name == "float32"
-    sentence = model.encode_text(*model.tokenize(TEXTS)).sentence
-    torch.testing.assert_close(torch.from_numpy(vectors), sentence)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), np.ones(4), rtol=1e-5)
+    kept = model.encode_video_np(frames(3, 5).numpy(), clip_mask(5, 3, 1).numpy())
+    assert (vectors @ kept["coarse"].T).shape == (4, 3)
+    alone = np.concatenate([model.encode_queries([text]) for text in TEXTS])
+    np.testing.assert_allclose(alone, vectors, rtol=1e-4, atol=1e-5)
 
 
 @METHODS

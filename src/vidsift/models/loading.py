@@ -113,7 +113,7 @@ def fetch(hub_id: str) -> Path:
 def _unreachable(hub_id: str, error: BaseException) -> ModelNotFoundError:
     bundled = bundled_models()
     offline = f"; without a network, use the bundled model: {bundled[0]}" if bundled else ""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return ModelNotFoundError(
         f"{hub_id} is not a folder here, not in the local cache, and the hub cannot be reached ({reason}). "
         f"On a machine with a network run: hf download {hub_id}{offline}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -135,6 +136,10 @@ def _read_plain(folder: Path, config: dict[str, Any]) -> RetrievalModel:
             dtype=torch.float32,
             output_loading_info=True,
         )
+    except UnpicklingError as error:
+        raise ModelFormatError(
+            f"{folder}: the .bin holds more than weights, which would run code; save it as model.safetensors"
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelFormatError(f"{folder}: {error}") from error
     missing = sorted(report["missing_keys"])
