@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from vidsift.convert.core import Description, Family, State
+from vidsift.convert.core import Description, Family, State, count_layers
 from vidsift.errors import ConversionError
 from vidsift.models.backbone import build_backbone
 from vidsift.models.base import RetrievalModel
@@ -52,15 +52,15 @@ def describe(state: State) -> Description:
     Not in the shapes, so taken as in every released model: the activation (Mish), and that an expert votes on
     itself.  Raises ConversionError, naming the key, when something is missing or does not fit.
     """
-    method = "ce" if "ce.g_reason_1.weight" in state else "moee"
+    method = "ce" if any(key.startswith(("ce.g_reason", "ce.video_dim_reduce.")) for key in state) else "moee"
     part = "video_dim_reduce" if method == "ce" else "video_GU"
-    count = _shape(state, "ce.moe_fc.weight")[0]
+    count = count_layers(state, "ce.text_GU.")
     pooled = [_shape(state, f"ce.{part}.{i}.fc.weight")[1] for i in range(count)]
     widths = [_shape(state, f"ce.text_GU.{i}.fc.weight")[0] for i in range(count)]
     tokens: dict[str, tuple[int, int]] = {}
     for key in state:
-        if found := re.fullmatch(r"pooling\.(.+)\.clusters2", key):
-            _, dim, clusters = _shape(state, key)
+        if found := re.fullmatch(r"pooling\.(.+)\.(clusters2?|batch_norm\.\w+)", key):
+            _, dim, clusters = _shape(state, f"pooling.{found.group(1)}.clusters2")
             tokens[found.group(1)] = dim, clusters
     experts: list[dict[str, Any]] = []
     for name, width_in, width in zip(_names(pooled, tokens), pooled, widths, strict=True):
