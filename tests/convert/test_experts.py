@@ -122,6 +122,26 @@ def test_a_wrong_shape_or_a_foreign_key_is_named(tokenizer: TextTokenizer) -> No
         )
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_other_depths_of_the_networks_between_experts_are_read_from_the_keys(
+    normed: bool, tokenizer: TextTokenizer
+) -> None:
+    step = 3 if normed else 2
+    state = {k: v for k, v in checkpoint("ce").items() if "reason_shared" not in k}
+    parts = {"weight": (SHARED, SHARED), "bias": (SHARED,)}
+    norm = {"weight": (SHARED,), "bias": (SHARED,), "running_mean": (SHARED,), "running_var": (SHARED,)}
+    for prefix, layers in (("ce.g_reason_shared", 1), ("ce.h_reason", 2)):
+        for i in range(layers):
+            state |= {f"{prefix}.{step * (i + 1) - 1}.{k}": torch.rand(v) for k, v in parts.items()}
+            if normed:
+                state |= {f"{prefix}.{step * i}.{k}": torch.rand(v) for k, v in norm.items()}
+    model, report = from_official(state, ce.FAMILY, tokenizer)
+    settings = report.settings
+    assert (settings["pair_layers"], settings["vote_layers"], settings["reason_norm"]) == (2, 2, normed)
+    back = to_official(model, ce.FAMILY)
+    assert back.keys() == {k for k in state if not k.endswith("num_batches_tracked")}
+
+
 def test_experts_of_other_data_sets_are_placed_by_their_widths_or_refused() -> None:
     assert ce._names([9, 12, 7], {"audio": (4, 3)}) == ("expert0", "audio", "expert2")
     with pytest.raises(ConversionError, match=r"pooling\.audio"):
