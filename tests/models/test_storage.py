@@ -16,6 +16,7 @@ from vidsift.errors import ModelFormatError
 from vidsift.models import RetrievalModel, SearchWeights
 from vidsift.models.preprocess import CLIP_MEAN, CLIP_STD, PreprocessSpec, read_preprocess
 from vidsift.models.storage import read_model
+from vidsift.models.text import TextTokenizer
 from vidsift.video.types import Geometry
 
 Make = Callable[..., RetrievalModel]
@@ -266,6 +267,25 @@ def test_pictures_that_the_model_cannot_take_are_refused(size: dict[str, int], h
     edit(folder / "preprocessor_config.json", size=size)
     with pytest.raises(ModelFormatError, match="64"):
         read_model(folder)
+
+
+def test_older_tokenizer_files_of_clip_give_the_same_ids_as_the_new_one(hub_folder: Folder) -> None:
+    """vocab.json and merges.txt, as the first CLIP repositories held them."""
+    letters = [chr(c) for c in range(97, 123)]
+    tokens = [*letters, *(c + "</w>" for c in letters), "re", "red</w>", "<|startoftext|>", "<|endoftext|>"]
+    folder = hub_folder()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    tokenizer = TextTokenizer.from_folder(folder, max_length=8)
+    ids, mask = tokenizer(["Red a", ""])
+    bos, eos = len(tokens) - 2, len(tokens) - 1
+    assert ids[0].tolist() == [bos, tokens.index("red</w>"), tokens.index("a</w>"), eos]
+    assert ids[1].tolist() == [bos, eos, tokenizer.pad_id, tokenizer.pad_id]
+    assert mask.sum(1).tolist() == [4, 2]
+    tokenizer.save(folder)
+    assert torch.equal(TextTokenizer.from_folder(folder, max_length=8)(["Red a", ""])[0], ids)
 
 
 # -- broken folders ---------------------------------------------------------------------------------------

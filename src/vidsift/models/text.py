@@ -14,6 +14,7 @@ from torch import Tensor
 from vidsift.errors import ModelFormatError
 
 Cleaning = Literal["none", "lower", "canonical"]
+_OLD_FILES = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -126,6 +127,10 @@ def _token_text(token: Any) -> str:
 
 
 def _convert_old_files(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in _OLD_FILES):
+        raise ModelFormatError(
+            f"{folder / 'tokenizer.json'}: missing, and no older tokenizer files beside it"
+        )
     from transformers import AutoTokenizer  # seconds of import, for old folders only
 
     try:
