@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from vidsift.errors import ModelNotFoundError
+from vidsift.models import methods
 from vidsift.models.backbone import Backbone
 from vidsift.models.base import RetrievalModel, SearchWeights
 from vidsift.models.text import TextTokenizer
@@ -28,8 +30,6 @@ def register(cls: Method) -> Method:
 
 def list_methods() -> list[str]:
     """Names of all methods, sorted."""
-    from vidsift.models import methods
-
     for module in pkgutil.iter_modules(methods.__path__):
         importlib.import_module(f"{methods.__name__}.{module.name}")
     return sorted(_METHODS)
@@ -37,8 +37,11 @@ def list_methods() -> list[str]:
 
 def method_class(name: str) -> type[RetrievalModel]:
     """The class of a method.  Raises ModelNotFoundError, with the nearest name, for an unknown one."""
-    known = list_methods()
-    if name not in known:
+    if name in _METHODS:
+        return _METHODS[name]
+    if name.isidentifier() and find_spec(f"{methods.__name__}.{name}"):
+        importlib.import_module(f"{methods.__name__}.{name}")  # most methods have a file of their own
+    if name not in _METHODS and name not in (known := list_methods()):
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(known)}"
         raise ModelNotFoundError(f"no method {name!r}; {hint}")
