@@ -40,7 +40,10 @@ def load_model(name: str = DEFAULT_MODEL, device: str | torch.device = "cpu") ->
     """
     path = Path(name).expanduser()
     if name not in bundled_models() and path.is_dir():
-        return read_model(path).to(device)
+        model = read_model(path)
+        # The whole path, so that whoever remembers the name can load the model again.
+        model.name = str(path.resolve())
+        return model.to(device)
     model = read_model(_resolve(name))
     model.name = name
     return model.to(device)

@@ -15,7 +15,10 @@ from vidsift.models.tokenizer import clip_text_ids
 
 @dataclass(frozen=True)
 class ClipShape:
-    """Sizes of a CLIP: pictures and patches in pixels, layers, widths (heads are 64 wide, at least two)."""
+    """Sizes of a CLIP: pictures and patches in pixels, layers, widths, heads (None: 64 wide, at least two).
+
+    activation: of the MLPs, by transformers' name; `quick_gelu` is OpenAI's.
+    """
 
     image_size: int = 64
     patch_size: int = 8
@@ -25,6 +28,9 @@ class ClipShape:
     text_layers: int = 2
     projection: int = 128
     max_words: int = 48
+    vision_heads: int | None = None
+    text_heads: int | None = None
+    activation: str = "quick_gelu"
 
 
 def new_clip_model(
@@ -49,7 +55,8 @@ def new_clip_model(
                 "hidden_size": s.text_width,
                 "intermediate_size": 4 * s.text_width,
                 "num_hidden_layers": s.text_layers,
-                "num_attention_heads": max(2, s.text_width // 64),
+                "num_attention_heads": s.text_heads or max(2, s.text_width // 64),
+                "hidden_act": s.activation,
                 "max_position_embeddings": s.max_words,
                 "projection_dim": s.projection,
                 **clip_text_ids(tokenizer),
@@ -58,7 +65,8 @@ def new_clip_model(
                 "hidden_size": s.vision_width,
                 "intermediate_size": 4 * s.vision_width,
                 "num_hidden_layers": s.vision_layers,
-                "num_attention_heads": max(2, s.vision_width // 64),
+                "num_attention_heads": s.vision_heads or max(2, s.vision_width // 64),
+                "hidden_act": s.activation,
                 "image_size": s.image_size,
                 "patch_size": s.patch_size,
                 "projection_dim": s.projection,

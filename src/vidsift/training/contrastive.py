@@ -10,52 +10,33 @@ from torch import Tensor, nn
 from vidsift.datasets.storyboard.vocabulary import words
 from vidsift.losses.attributes import soft_cross_entropy
 from vidsift.losses.contrastive import symmetric_info_nce
-from vidsift.models.backbone import build_backbone
 from vidsift.models.base import RetrievalModel
 from vidsift.models.pooling import masked_mean, text_gated_score, unit
 from vidsift.models.preprocess import PreprocessSpec
-from vidsift.models.registry import create_model
-from vidsift.models.text import TextTokenizer
-from vidsift.models.tokenizer import build_word_tokenizer, clip_text_ids
+from vidsift.models.scratch import ClipShape, new_clip_model
+from vidsift.models.tokenizer import build_word_tokenizer
 from vidsift.training.batches import ATTRIBUTE_HEADS, Batch
 from vidsift.training.recipe import ModelSection, Recipe, StageSection
 
 
 def new_model(section: ModelSection) -> RetrievalModel:
     """A freshly initialised CLIP over the storyboard's words, under mean pooling."""
-    from transformers.models.clip.configuration_clip import CLIPConfig
-    from transformers.models.clip.modeling_clip import CLIPModel
-
-    tokenizer = build_word_tokenizer(words(), max_length=section.text.max_words)
-    config = CLIPConfig(
-        projection_dim=section.width,
-        vision_config={
-            "image_size": section.vision.image_size,
-            "patch_size": section.vision.patch_size,
-            "hidden_size": section.vision.width,
-            "intermediate_size": 4 * section.vision.width,
-            "num_hidden_layers": section.vision.layers,
-            "num_attention_heads": section.vision.heads,
-            "hidden_act": "gelu",
-            "projection_dim": section.width,
-        },
-        text_config={
-            "hidden_size": section.text.width,
-            "intermediate_size": 4 * section.text.width,
-            "num_hidden_layers": section.text.layers,
-            "num_attention_heads": section.text.heads,
-            "max_position_embeddings": section.text.max_words,
-            "hidden_act": "gelu",
-            "projection_dim": section.width,
-            **clip_text_ids(tokenizer),
-        },
+    vision, text = section.vision, section.text
+    shape = ClipShape(
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        vision_width=vision.width,
+        vision_layers=vision.layers,
+        vision_heads=vision.heads,
+        text_width=text.width,
+        text_layers=text.layers,
+        text_heads=text.heads,
+        projection=section.width,
+        max_words=text.max_words,
+        activation="gelu",
     )
-    preprocess = PreprocessSpec(
-        size=section.vision.image_size, mode="crop", mean=(section.mean,) * 3, std=(section.std,) * 3
-    )
-    backbone = build_backbone(CLIPModel(config), preprocess)
-    text = TextTokenizer.from_transformers(tokenizer, max_length=section.text.max_words)
-    return create_model("meanp", backbone, text)
+    pixels = PreprocessSpec(size=vision.image_size, mean=(section.mean,) * 3, std=(section.std,) * 3)
+    return new_clip_model(build_word_tokenizer(words(), text.max_words), shape, preprocess=pixels)
 
 
 class ContrastiveTask(nn.Module):
