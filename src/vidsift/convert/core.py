@@ -224,27 +224,34 @@ def _backbone(state: State, family: Family, tokenizer: TextTokenizer) -> Backbon
     openai = family.towers == "openai" or "visual.conv1.weight" in clip
     if openai:
         usual = {family.tower_key(key): value for key, value in clip.items()}
-        config = towers.clip_config(usual, family.prefix)
-        values = towers.to_transformers(usual, config, family.prefix)
+        found = {family.tower_key(key): family.prefix + key for key in clip}
+
+        def name(key: str) -> str:
+            return found.get(key, family.prefix + family.tower_rename(key))
+
+        config = towers.clip_config(usual, name)
+        values = towers.to_transformers(usual, config, name)
+        unknown = sorted(set(usual) - towers.openai_keys(config))
     else:
+
+        def name(key: str) -> str:
+            return family.prefix + key
+
         values = {k: v.float() for k, v in clip.items()}
-        config = towers.transformers_config(values, family.prefix)
+        config = towers.transformers_config(values, name)
+        unknown = []
     model_class, config_class = hf_classes("clip")
     with no_init_weights():
         model = model_class(config_class(**config))
     own = model.state_dict()
     for key, value in own.items():
-        name = family.prefix + (towers.openai_name(key) if openai else key)
+        official = name(towers.openai_name(key) if openai else key)
         if key not in values:
-            raise ConversionError(f"{name}: missing from the checkpoint")
+            raise ConversionError(f"{official}: missing from the checkpoint")
         if values[key].shape != value.shape:
-            raise ConversionError(_shapes(name, values[key], value))
-    for key in values:
-        if key not in own:
-            raise ConversionError(f"{family.prefix}{key}: not a key of CLIP")
-    if openai:
-        for key in sorted(set(usual) - towers.openai_keys(config)):
-            raise ConversionError(f"{family.prefix}{key}: not a key of CLIP")
+            raise ConversionError(_shapes(official, values[key], value))
+    for key in (*unknown, *(k for k in values if k not in own)):
+        raise ConversionError(f"{name(key)}: not a key of CLIP")
     model.load_state_dict(values, assign=True)
     _check_end(tokenizer, config["text_config"])
     # Id 0 fills the official texts; legacy methods read the words behind the end.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from vidsift.errors import ConversionError
 
 State = Mapping[str, Tensor]
+Name = Callable[[str], str]
 
 # One to one, no change of the numbers.
 _SAME = {
@@ -62,34 +63,34 @@ _TEXT_WIDTH = (
 _JOINT_WIDTH = (("visual.proj", 1), ("text_projection", 1))
 
 
-def clip_config(state: State, prefix: str = "") -> dict[str, Any]:
+def clip_config(state: State, name: Name = str) -> dict[str, Any]:
     """The configuration of the transformers CLIP that holds these towers, read from the shapes.
 
-    state: OpenAI naming.  prefix: what stands before OpenAI's keys, for error messages.
+    state: OpenAI naming.  name: a key as the checkpoint has it, for error messages.
     Raises ConversionError, naming the key, for towers that are not a CLIP vision transformer's.
     """
     for key in state:
         if key.startswith(("visual.layer1.", "visual.attnpool.")):
             raise ConversionError(
-                f"{prefix}{key}: a CLIP with a ResNet tower; only vision transformers convert"
+                f"{name(key)}: a CLIP with a ResNet tower; only vision transformers convert"
             )
         if key == "visual.conv2.weight":
             raise ConversionError(
-                f"{prefix}{key}: trained with linear_patch 3d, whose convolution over frames is not supported"
+                f"{name(key)}: trained with linear_patch 3d, whose convolution over frames is not supported"
             )
     for key in (*_SAME, *_TRANSPOSED):
         if key not in state:
-            raise ConversionError(f"{prefix}{key}: missing from the checkpoint")
-    vision, text = _agreed(state, prefix, _VISION_WIDTH), _agreed(state, prefix, _TEXT_WIDTH)
-    joint = _agreed(state, prefix, (*_JOINT_WIDTH, ("ln_final.weight", 0)))
-    patch = _size(state, prefix, "visual.conv1.weight", 3)
-    places = _size(state, prefix, "visual.positional_embedding", 0)
+            raise ConversionError(f"{name(key)}: missing from the checkpoint")
+    vision, text = _agreed(state, name, _VISION_WIDTH), _agreed(state, name, _TEXT_WIDTH)
+    joint = _agreed(state, name, (*_JOINT_WIDTH, ("ln_final.weight", 0)))
+    patch = _size(state, name, "visual.conv1.weight", 3)
+    places = _size(state, name, "visual.positional_embedding", 0)
     grid = math.isqrt(max(0, places - 1))
     if grid * grid != places - 1:
         raise ConversionError(
-            f"{prefix}visual.positional_embedding: {places} positions are not a class token and a square"
+            f"{name('visual.positional_embedding')}: {places} positions are not a class token and a square"
         )
-    vocabulary = _size(state, prefix, "token_embedding.weight", 0)
+    vocabulary = _size(state, name, "token_embedding.weight", 0)
     return {
         "projection_dim": joint,
         "vision_config": {
@@ -100,7 +101,7 @@ def clip_config(state: State, prefix: str = "") -> dict[str, Any]:
         },
         "text_config": {
             **_tower_shape(text, _layers(state, "transformer.resblocks.")),
-            "max_position_embeddings": _size(state, prefix, "positional_embedding", 0),
+            "max_position_embeddings": _size(state, name, "positional_embedding", 0),
             "vocab_size": vocabulary,
             "projection_dim": joint,
             # The official tower reads a text at its largest id, which is the end-of-text token.
@@ -111,33 +112,31 @@ def clip_config(state: State, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _size(state: State, prefix: str, key: str, axis: int) -> int:
+def _size(state: State, name: Name, key: str, axis: int) -> int:
     shape = tuple(state[key].shape)
     if len(shape) <= axis:
-        raise ConversionError(f"{prefix}{key}: shape {shape} has no axis {axis}")
+        raise ConversionError(f"{name(key)}: shape {shape} has no axis {axis}")
     return int(shape[axis])
 
 
-def _agreed(state: State, prefix: str, tensors: tuple[tuple[str, int], ...]) -> int:
+def _agreed(state: State, name: Name, tensors: tuple[tuple[str, int], ...]) -> int:
     """The width that most of these tensors have, so that the one that is wrong can be named."""
-    sizes = Counter(_size(state, prefix, key, axis) for key, axis in tensors)
+    sizes = Counter(_size(state, name, key, axis) for key, axis in tensors)
     return sizes.most_common(1)[0][0]
 
 
-def transformers_config(state: State, prefix: str = "") -> dict[str, Any]:
+def transformers_config(state: State, name: Name = str) -> dict[str, Any]:
     """The same as `clip_config`, from a state dict in transformers' naming."""
-    names = {theirs: ours for ours, theirs in _SAME.items()}
-    usual = {names[key]: value for key, value in state.items() if key in names}
-    for ours, theirs in _TRANSPOSED.items():
-        if theirs in state:
-            usual[ours] = state[theirs].mT if state[theirs].ndim == 2 else state[theirs]
-    for key in (*_SAME, *_TRANSPOSED):
-        if key not in usual:
-            named = {**_SAME, **_TRANSPOSED}[key]
-            raise ConversionError(f"{prefix}{named}: missing from the checkpoint")
-    config = clip_config(usual, prefix)
-    for name, start in (("vision_config", "vision_model"), ("text_config", "text_model")):
-        config[name]["num_hidden_layers"] = _layers(state, f"{start}.encoder.layers.")
+    theirs = {**_SAME, **_TRANSPOSED}
+    usual = {}
+    for ours, key in theirs.items():
+        if key not in state:
+            raise ConversionError(f"{name(key)}: missing from the checkpoint")
+        turned = ours in _TRANSPOSED and state[key].ndim == 2
+        usual[ours] = state[key].T if turned else state[key]
+    config = clip_config(usual, lambda key: name(theirs[key]))
+    for tower in ("vision", "text"):
+        config[f"{tower}_config"]["num_hidden_layers"] = _layers(state, f"{tower}_model.encoder.layers.")
     return config
 
 
@@ -184,7 +183,7 @@ def openai_keys(config: Mapping[str, Any]) -> set[str]:
     return {*_names(*counts), *_split(*counts), *_TRANSPOSED}
 
 
-def to_transformers(state: State, config: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+def to_transformers(state: State, config: Mapping[str, Any], name: Name = str) -> dict[str, Tensor]:
     """OpenAI's tensors as a transformers `CLIPModel`'s, in float32.
 
     state: at least `openai_keys(config)`.  Raises ConversionError naming the first missing key.
@@ -192,13 +191,13 @@ def to_transformers(state: State, config: Mapping[str, Any], prefix: str = "") -
     counts = config["vision_config"]["num_hidden_layers"], config["text_config"]["num_hidden_layers"]
     missing = sorted(openai_keys(config) - set(state))
     if missing:
-        raise ConversionError(f"{prefix}{missing[0]}: missing from the checkpoint")
+        raise ConversionError(f"{name(missing[0])}: missing from the checkpoint")
     found = {theirs: state[ours].float() for ours, theirs in _names(*counts).items()}
     for ours, theirs in _TRANSPOSED.items():
         found[theirs] = state[ours].float().T.contiguous()
     for ours, parts in _split(*counts).items():
         if len(state[ours]) % 3:
-            raise ConversionError(f"{prefix}{ours}: {len(state[ours])} rows are no query, key and value")
+            raise ConversionError(f"{name(ours)}: {len(state[ours])} rows are no query, key and value")
         found.update(zip(parts, (x.clone() for x in state[ours].float().chunk(3)), strict=True))
     return found
 
