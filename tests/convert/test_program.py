@@ -3,11 +3,12 @@
 import gzip
 import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
-from official import CHECKPOINTS, TINY, Sizes, random_state, tokenizer
+from official import CHECKPOINTS, TINY, Sizes, clip, random_state, tokenizer
 from safetensors.torch import load_file
 
 from vidsift.cli.app import run
@@ -131,6 +132,49 @@ def test_a_vocabulary_beside_the_checkpoint_is_found(
 ) -> None:
     merges_file.rename(checkpoint.parent / MERGES_FILE)
     assert convert_file(checkpoint, "teachclip", tmp_path / "m").method == "teachclip"
+
+
+def test_a_vocabulary_in_the_local_cache_is_found(
+    checkpoint: Path, merges_file: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "cache" / "models--openai--clip-vit-base-patch32"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    read_merges(merges_file).save(snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    assert convert_file(checkpoint, "teachclip", tmp_path / "m").method == "teachclip"
+
+
+def test_collaborative_experts_need_no_vocabulary_and_no_class_of_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("parse_config")
+    module.ConfigParser = type("ConfigParser", (), {"__module__": "parse_config"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "parse_config", module)
+    config = module.ConfigParser()
+    config.save_dir, config.resume = tmp_path, None
+    path = tmp_path / "trained_model.pth"
+    held = {
+        "arch": "CENet",
+        "epoch": 9,
+        "state_dict": random_state(CHECKPOINTS["ce"][2](TINY)),
+        "config": config,
+    }
+    torch.save(held, path, _use_new_zipfile_serialization=False)
+    monkeypatch.delitem(sys.modules, "parse_config")
+    report = convert_file(path, "ce", tmp_path / "m")
+    assert report.method == "ce"
+    assert load_model(str(tmp_path / "m")).method == "ce"
+
+
+def test_an_x_pool_trained_with_openai_s_clip_converts_too() -> None:
+    shapes = {k: v for k, v in CHECKPOINTS["xpool"][2](TINY).items() if k.startswith("pool_frames.")}
+    state = random_state(clip(TINY) | shapes)
+    model, report = from_official(state, find_family("xpool"), tokenizer(TINY.vocabulary))
+    assert model.method == "xpool"
+    assert set(report.mapped) == set(state)
+    assert torch.equal(model.backbone.model.text_projection.weight, state["clip.text_projection"].T)
 
 
 def test_refusals_name_file_and_key_and_write_nothing(
