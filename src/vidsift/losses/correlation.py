@@ -26,7 +26,8 @@ def correlation_constraint(
     """
     count = len(text)
     if legacy:
-        x, y = ((z - z.mean(0)) / z.std(0) for z in (text, clips))
+        x, y = (z - z.mean(0) for z in (text, clips))
+        x, y = (z / (z.square().sum(0) / (count - 1)).sqrt() for z in (x, y))
         x = x / count
     else:
         x, y = _standardised(text), _standardised(clips)
@@ -42,4 +43,5 @@ def _standardised(x: Tensor) -> Tensor:
     centred = x - x.mean(0)
     length = torch.linalg.vector_norm(centred, dim=0)
     constant = length <= _CONSTANT * torch.linalg.vector_norm(x, dim=0)
-    return (centred / length.masked_fill(constant, 1.0)).masked_fill(constant, 0.0)
+    found: Tensor = (centred / length.masked_fill(constant, 1.0)).masked_fill(constant, 0.0)
+    return found

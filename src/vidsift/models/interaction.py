@@ -26,8 +26,9 @@ def attend(values: Tensor, matrix: Tensor | None, mask: Tensor | None = None, di
     values: scores x divided by the temperature, attended over their first (dim 0) or last but one axis
         (dim -2), which is removed; the result is in the same unit. A softmax over the innermost axis would be
         20 times slower at the lengths of clips.
-    matrix: M, [N, N], multiplies the weights from the right; None is the identity.  mask: bool, broadcastable to values, True on real entries; masked ones have no
-        weight and no value, and where nothing is real the result is 0.  None counts every entry.
+    matrix: M, [N, N], multiplies the weights from the right; None is the identity.
+    mask: bool, broadcastable to values, True on real entries; masked ones have no weight and no value, and
+        where nothing is real the result is 0.  None counts every entry.
     """
     logits = values
     if mask is not None:

@@ -52,7 +52,7 @@ class Contrasts(NamedTuple):
 
 
 class XClipHead(nn.Module):
-    """With unit vectors t (sentence), w_a (words), v (clip), f_k (frames), and att(x; M) = (softmax(x / tau) M) . x:
+    """With unit vectors t, w_a, v, f_k (sentence, words, clip, frames), att(x; M) = (softmax(x / tau) M) . x:
 
     video-sentence   t G v
     video-word       att_a(w_a . v; A_w)
