@@ -25,6 +25,7 @@ class FakeModel(torch.nn.Module):
         super().__init__()
         self.name, self._fingerprint = name, fingerprint
         self.width, self.frames_per_clip = WIDTH, FRAMES
+        self.index_parts = frozenset({"coarse", "frames"})
         self.preprocess = SimpleNamespace(geometry=SimpleNamespace(size=4, mode="crop"))
         self.search = SimpleNamespace(coarse_weight=0.5, fine_weight=0.5, temperature=0.1)
         self.clips = 0

@@ -18,12 +18,16 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What the index remembers of its model; `fingerprint` decides whether another model is the same."""
+    """What the index remembers of its model; `fingerprint` decides whether another model is the same.
+
+    parts: the `ClipFeatures` fields that the index keeps of every clip, sorted.
+    """
 
     name: str
     fingerprint: str
     width: int
     frames_per_clip: int
+    parts: tuple[str, ...] = ("coarse", "frames")
 
     def check(self, name: str, fingerprint: str, folder: str) -> None:
         """Raise ModelMismatchError unless `fingerprint` is this model's."""
@@ -80,7 +84,7 @@ def read_config(folder: str) -> IndexConfig:
         return IndexConfig(
             index_id=data["id"],
             created=data["created"],
-            model=ModelSpec(**data["model"]),
+            model=ModelSpec(**(data["model"] | {"parts": tuple(data["model"]["parts"])})),
             segmentation=SegmentConfig(**data["segmentation"]),
             search=RerankWeights(**data["search"]),
             roots=tuple(data["roots"]),

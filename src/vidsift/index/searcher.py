@@ -27,6 +27,7 @@ from vidsift.video import SegmentConfig
 
 if TYPE_CHECKING:
     from vidsift.index.store import Store
+    from vidsift.models import RetrievalModel
 
 CANDIDATES = 100
 
@@ -52,6 +53,7 @@ class Index:
         self.config = config
         self._arrays = arrays
         self._checked: weakref.WeakKeyDictionary[QueryEncoder, bool] = weakref.WeakKeyDictionary()
+        self._checked_rerankers: weakref.WeakKeyDictionary[RetrievalModel, bool] = weakref.WeakKeyDictionary()
 
     @classmethod
     def create(
@@ -85,6 +87,7 @@ class Index:
             return False
         self._arrays, self.config = _open_arrays(self.folder, config), config
         self._checked.clear()
+        self._checked_rerankers.clear()
         return True
 
     def __len__(self) -> int:
@@ -140,21 +143,27 @@ class Index:
         k: int = 10,
         candidates: int = CANDIDATES,
         group_by: Literal["video", "clip"] = "video",
+        reranker: RetrievalModel | None = None,
     ) -> SearchResult:
         """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
 
         query: a sentence, which `model` encodes, or a sentence vector [D] of the index's model.
+        reranker: the index's model again, whose own similarity then ranks the short list in place of the
+        text-gated frame score, and whose frame relevance gives the moments; any method can be one.
         candidates: clips to rerank (never fewer than k); when they hold fewer than k videos, the best clips
         of the next videos join them.  group_by: "video" keeps the best clip of each file, "clip" all clips.
-        Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model.
+        Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model,
+        or a reranker of whose clip features the index does not keep enough.
         """
         arrays, weights = self._arrays, self.config.search
         if k < 1 or candidates < 1:
             raise QueryError(f"k and candidates must be at least 1, got k={k}, candidates={candidates}")
         if group_by not in ("video", "clip"):
             raise QueryError(f"group_by must be 'video' or 'clip', got {group_by!r}")
+        if reranker is not None:
+            self._check_reranker(query, reranker)
         began = time.perf_counter()
-        text, sentence = self._encode(query, model)
+        text, sentence = self._encode(query, model or reranker)
         encoded = time.perf_counter()
         rows, coarse = _recall(arrays, sentence, k, candidates, group_by == "video")
         recalled = time.perf_counter()
@@ -162,15 +171,44 @@ class Index:
             row_bytes = arrays.frames.shape[1] * arrays.frames.shape[2]
             announce_rows(arrays.memory, 0, row_bytes, rows)
         counts = arrays.counts[rows]
-        fine, relevance = rerank(
-            sentence, arrays.frames[rows], arrays.scales[rows], counts, weights.temperature
-        )
-        scores = weights.coarse_weight * coarse + weights.fine_weight * fine
+        if reranker is None:
+            fine, relevance = rerank(
+                sentence, arrays.frames[rows], arrays.scales[rows], counts, weights.temperature
+            )
+            scores = weights.coarse_weight * coarse + weights.fine_weight * fine
+        else:
+            scores, relevance = self._rescore(reranker, text, rows)
         best = self._best(rows, scores, k, group_by == "video")
         hits = [self._hit(int(rows[i]), float(scores[i]), relevance[i, : counts[i]]) for i in best]
         done = time.perf_counter()
         took = {"encode": encoded - began, "recall": recalled - encoded, "rerank": done - recalled}
         return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
+
+    def _check_reranker(self, query: str | npt.ArrayLike, reranker: RetrievalModel) -> None:
+        from vidsift.index.reranking import check_reranker
+
+        if not isinstance(query, str):
+            raise QueryError("a reranker reads the words of the query: give a sentence, not a vector")
+        if reranker not in self._checked_rerankers:
+            check_reranker(reranker, self.config.model, self.folder)
+            self._checked_rerankers[reranker] = True
+
+    def _rescore(
+        self, reranker: RetrievalModel, query: str, rows: npt.NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        from vidsift.index.reranking import COLUMNS, rescore
+
+        arrays = self._arrays
+        if len(rows) == 0:
+            return np.zeros(0, np.float32), np.zeros((0, arrays.frames.shape[1]), np.float32)
+        parts = [b""] * len(rows)
+        if set(self.config.model.parts) - COLUMNS:
+            ids = [arrays.clip_ids[row].decode() for row in rows.tolist()]
+            parts = self._store().parts(ids)
+        coarse = np.stack([arrays.scan.reconstruct(row) for row in rows.tolist()])
+        return rescore(
+            reranker, query, coarse, arrays.frames[rows], arrays.scales[rows], arrays.counts[rows], parts
+        )
 
     def _encode(self, query: str | npt.ArrayLike, model: QueryEncoder | None) -> tuple[str, Floats]:
         width = self.config.model.width

@@ -75,6 +75,7 @@ def _schema(width: int, frames: int) -> pa.Schema:
             pa.field("scales", pa.list_(pa.float32(), frames)),
             pa.field("times", pa.list_(pa.float64(), frames)),
             pa.field("count", pa.int32()),
+            pa.field("parts", pa.large_binary()),
             pa.field("thumbnail", pa.binary()),
             pa.field("metadata", pa.string()),
         ]
@@ -191,6 +192,14 @@ class Store:
             raise KeyError(clip_id)
         return cast(bytes, found[0])
 
+    def parts(self, clip_ids: Sequence[str]) -> list[bytes]:
+        """The packed parts of clips, in their order; KeyError for a clip that the table does not hold."""
+        with _trouble(self.folder):
+            listed = ", ".join(_quote(clip_id) for clip_id in sorted(set(clip_ids)))
+            query = self._table.search().where(f"clip_id IN ({listed})").select(["clip_id", "parts"])
+            found = {row["clip_id"]: row["parts"] for row in query.to_arrow().to_pylist()}
+        return [found[clip_id] for clip_id in clip_ids]
+
     # --- writing
 
     def replace_files(self, files: Sequence[tuple[FileRecord, Sequence[ClipRecord]]], known: bool) -> None:
@@ -264,6 +273,7 @@ class Store:
                 "scales": vectors.scales,
                 "times": vectors.times,
                 "count": vectors.count,
+                "parts": clip.parts,
                 "thumbnail": clip.thumbnail,
                 "metadata": json.dumps(clip.metadata, ensure_ascii=True, sort_keys=True),
             }

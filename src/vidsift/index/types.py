@@ -32,7 +32,10 @@ class ClipVectors:
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """One clip of a file on its way into the store; start and end in seconds of the file."""
+    """One clip of a file on its way into the store; start and end in seconds of the file.
+
+    parts: what the model's method needs of a clip beside its vectors (`vidsift.index.reranking`).
+    """
 
     clip_id: str
     start: float
@@ -40,6 +43,7 @@ class ClipRecord:
     vectors: ClipVectors
     thumbnail: bytes
     metadata: dict[str, Any]
+    parts: bytes = b""
 
 
 @dataclass(frozen=True)

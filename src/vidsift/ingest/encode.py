@@ -6,8 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict
 
+import numpy as np
 import torch
 
+from vidsift.index.reranking import pack_parts
 from vidsift.index.types import ClipRecord, quantise
 from vidsift.ingest.reading import Clip
 from vidsift.models import RetrievalModel
@@ -22,11 +24,15 @@ def encode_clip(model: RetrievalModel, clip: Clip, clip_id: str) -> ClipRecord:
     that never holds anything else makes the vectors independent of what was decoded when: an interrupted
     run ends with the same bits as an undisturbed one.
     """
-    features = model.encode_video(torch.from_numpy(clip.pixels)[None], torch.from_numpy(clip.mask)[None])
+    # Real frames first, as the store keeps them, so that every part of the features has the same order.
+    order = np.argsort(~clip.mask, kind="stable")
+    pixels, mask, times = clip.pixels[order], clip.mask[order], clip.times[order]
+    features = model.encode_video(torch.from_numpy(pixels)[None], torch.from_numpy(mask)[None])
     coarse = features.coarse[0].float().cpu().numpy()
     frames = features.frames[0].float().cpu().numpy()
-    vectors = quantise(coarse, frames, clip.mask, clip.times)
-    return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {})
+    vectors = quantise(coarse, frames, mask, times)
+    parts = pack_parts(features, model.index_parts)
+    return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {}, parts)
 
 
 def name_clip(fingerprint: str, start: float, end: float, segmentation: SegmentConfig) -> str:

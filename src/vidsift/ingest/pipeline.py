@@ -144,7 +144,11 @@ class _ChosenModel:
         """What a new index remembers; the name is one that `load_model` takes wherever that is known."""
         model = self.load()
         return ModelSpec(
-            self._name or model.name, self._fingerprint or "", model.width, model.frames_per_clip
+            name=self._name or model.name,
+            fingerprint=self._fingerprint or "",
+            width=model.width,
+            frames_per_clip=model.frames_per_clip,
+            parts=tuple(sorted(model.index_parts)),
         )
 
     def weights(self) -> RerankWeights:
