@@ -1,4 +1,4 @@
-"""What TS2-Net gets wrong is there with `legacy` and gone without; its shift follows the frames of the call."""
+"""What TS2-Net gets wrong is there with `legacy` and gone without; its shift follows each call's frames."""
 
 import copy
 

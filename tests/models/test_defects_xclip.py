@@ -1,4 +1,4 @@
-"""What X-CLIP gets wrong is there with `legacy` and gone without; its matrices fit texts and clips of any length."""
+"""What X-CLIP gets wrong is there with `legacy` and gone without; its matrices fit any length."""
 
 import pytest
 import torch

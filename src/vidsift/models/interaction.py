@@ -37,8 +37,16 @@ def attend(values: Tensor, matrix: Tensor | None, mask: Tensor | None = None, di
     weights = logits.softmax(dim)
     if matrix is not None:
         # (w M) . x = w . (M x): one product of matrices over everything at once.
-        values = (matrix @ values.flatten(1)).view_as(values) if dim == 0 else matrix @ values
-    return (weights * values).sum(dim)
+        values = (matrix @ values.flatten(1)).view_as(values) if dim == 0 else _left(matrix, values)
+    if torch.is_grad_enabled():
+        return (weights * values).sum(dim)
+    return weights.mul_(values).sum(dim)
+
+
+def _left(matrix: Tensor, values: Tensor) -> Tensor:
+    """matrix @ values, without the copies into another layout that `@` makes for a batch of values."""
+    batch = values.reshape(-1, *values.shape[-2:])
+    return torch.bmm(matrix.expand(len(batch), -1, -1), batch).view_as(values)
 
 
 def needed(mask: Tensor) -> Tensor | None:
