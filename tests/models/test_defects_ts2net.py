@@ -127,6 +127,16 @@ def test_shifting_ends_with_its_block_even_when_that_fails() -> None:
     assert torch.equal(built.backbone.encode_frames(pictures(4)).frames, plain)
 
 
+def test_gradient_checkpointing_of_the_tower_is_refused_not_silently_wrong() -> None:
+    built = model().train()
+    layer = built.backbone.vision_layers[0]
+    layer.gradient_checkpointing = True
+    with pytest.raises(ValueError, match="checkpointed"):
+        built.encode_video(pictures(1, 2), lengths(2, frames=2))
+    layer.gradient_checkpointing = False
+    assert built.encode_video(pictures(1, 2), lengths(2, frames=2)).coarse.shape == (1, D)
+
+
 def test_neighbours_are_the_real_frames_of_the_same_clip() -> None:
     found = Neighbours(torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]]).bool())
     assert found.before.tolist() == [0, 0, 1, 3, 4, 4]

@@ -87,7 +87,13 @@ class TS2Net(PooledModel):
     def encode_real_frames(
         self, frames: Tensor, mask: Tensor, patches: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """As for every method, with tokens shifted between neighbouring real frames of each clip."""
+        """As for every method, with tokens shifted between neighbouring real frames of each clip.
+
+        Raises ValueError under gradient checkpointing: a recomputed block would not see its neighbours.
+        """
+        layers = self.backbone.vision_layers
+        if self.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
+            raise ValueError("ts2net shifts tokens inside the vision tower, which cannot be checkpointed")
         with shifting(mask.to(self.device)):
             return super().encode_real_frames(frames, mask, patches)
 
