@@ -47,8 +47,9 @@ def card(run: Path, target: Path, commit: str) -> str:
         "",
         f"A small CLIP ({parameters / 1e6:.2f} M parameters, stock `CLIPModel` classes, 64 x 64 "
         f"pixels, patches of {recipe['model']['vision']['patch_size']}, {model.width} dimensions) "
-        "trained from nothing on vidsift's storyboard world, for demonstrations and tests without any download. It knows coloured "
-        "shapes, their sizes, backgrounds and roughly their motions; it knows nothing of real videos.",
+        "trained from nothing on vidsift's storyboard world, for demonstrations and tests without any "
+        "download. It knows coloured shapes, their sizes, backgrounds and roughly "
+        "their motions; it knows nothing of real videos.",
         "",
         "| | |",
         "|---|---|",
