@@ -84,11 +84,12 @@ class XClipHead(nn.Module):
         texts, step = max(1, t), max(1, v)
         if not torch.is_grad_enabled():
             texts = min(texts, _TEXTS)
-            step = max(1, _BLOCK // (texts * words.shape[1] * clips[1].shape[1]))
         rows = []
         for i in range(0, max(1, t), texts):
             one = slice(i, i + texts)
             length = real_length(word_mask[one])
+            if not torch.is_grad_enabled():
+                step = max(1, _BLOCK // (texts * length * max(1, clips[1].shape[1])))
             parts = (sentence[one], words[one, :length], word_query[one, :length], word_mask[one, :length])
             block = [self._block(parts, *(x[j : j + step] for x in clips)) for j in range(0, max(1, v), step)]
             rows.append(torch.cat(block, -1))
