@@ -398,8 +398,8 @@ def table(bench: Bench) -> list[str]:
         "",
         "[n]: measured on n clips, because a pair is dear there or the official arrays would take gigabytes.",
         "Official work is not the official code: it is its operations in their order on our layers, all",
-        "queries as one batch; it gave our scores in this run. Clips are "
-        f"{ENCODED} encoded ones and copies of",
+        "queries as one batch; it gave our scores in this run (TS2-Net's second run of the transformer has",
+        f"tokens of its own, and is not compared). Clips are {ENCODED} encoded ones and copies of",
         "them. The last column was measured elsewhere on such a machine with the official code itself, one",
         "query, one core. Methods of one vector per clip: once clips are encoded, the official work is the",
         "same product. MoEE and CE: not re-created.",
