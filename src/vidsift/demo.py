@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -108,9 +111,21 @@ class DemoReport:
             f"time: {spent}",
             "",
             "Ask it yourself:",
-            f'    vidsift search "a red car moving left on the grass" --index {self.index}',
+            f'    {_program()} search "a red car moving left on the grass" --index {_short(self.index)}',
         ]
         return lines
+
+
+def _program() -> str:
+    """How this program can be called from here: it may lie in an environment that is not active."""
+    found = shutil.which("vidsift")
+    own = Path(sys.argv[0])
+    return "vidsift" if found or own.name != "vidsift" else _short(own.absolute())
+
+
+def _short(path: Path) -> str:
+    """Relative to the working folder where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def run_demo(folder: Path, videos: int, queries: int, bar: Bar) -> DemoReport:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 from vidsift.datasets.storyboard.library import CAPTIONS_FILE, SHEET_FILE, write_library
 from vidsift.datasets.storyboard.render import render_at, render_frames
 from vidsift.datasets.storyboard.splits import draw_set
 from vidsift.datasets.storyboard.world import FPS, SECONDS
+from vidsift.errors import DataError
 from vidsift.video import Geometry, Span, read_frames, sample_times
 
 
@@ -51,3 +53,9 @@ def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
     story = draw_set(4, 1)
     first, second = (write_library(story, tmp_path / name)[0].read_bytes() for name in ("a", "b"))
     assert first == second
+
+
+def test_a_smaller_library_is_not_written_over_a_larger_one(tmp_path: Path) -> None:
+    write_library(draw_set(1, 2), tmp_path)
+    with pytest.raises(DataError, match=r"story-00001\.mp4"):
+        write_library(draw_set(2, 1), tmp_path)

@@ -192,6 +192,32 @@ def test_an_emptied_root_is_an_error_and_changes_nothing(place):
     assert counts(place.sync()) == {}
 
 
+def test_a_folder_inside_a_root_that_is_left_empty_keeps_its_clips(place):
+    place.put("a.mp4", "a 1")
+    place.put("disk/deep/b.mp4", "b 2")
+    place.sync()
+    before = content(place)
+    shutil.rmtree(place.lib / "disk")
+    (place.lib / "disk").mkdir()  # as a mount point is while its disk is away
+    report = place.sync()
+    assert counts(report) == {"unchanged": 1}
+    (problem,) = report.failed
+    assert problem.path == str(place.lib / "disk")
+    assert "the index keeps 1 known from there; to forget them: vidsift remove" in problem.reason
+    assert content(place) == before
+    assert counts(remove_paths(place.lib / "disk", place.index)) == {"removed": 1}
+
+
+def test_moving_everything_out_of_a_folder_is_a_renaming(place):
+    place.put("from/a.mp4", "a 1")
+    place.put("b.mp4", "b 1")
+    place.sync()
+    os.rename(place.lib / "from" / "a.mp4", place.lib / "a.mp4")
+    report = place.sync()
+    assert (counts(report), report.failed) == ({"renamed": 1, "unchanged": 1}, [])
+    assert set(content(place)) == {"a.mp4", "b.mp4"}
+
+
 def test_an_empty_folder_makes_an_empty_index(place):
     assert counts(place.sync()) == {}
     assert Index.open(place.index).search([1.0] * 16).hits == []

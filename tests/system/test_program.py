@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from vidsift import Index, load_model
 from vidsift.datasets.storyboard.library import write_library
 from vidsift.datasets.storyboard.splits import draw_set
+from vidsift.models import DEFAULT_MODEL
 
 pytestmark = pytest.mark.system
 
@@ -126,6 +128,8 @@ def test_info_and_remove(library: Path, index: Path, tmp_path: Path) -> None:
         (["train", "missing.yaml"], 2, "missing.yaml"),
         (["search", "a car"], 2, "--index"),
         (["serch"], 2, "search"),
+        (["search", "\udcff", "--index", "."], 3, "no index here"),
+        (["storyboard", "--out", "/dev/null"], 3, "/dev/null"),
     ],
 )
 def test_wrong_use_says_what_is_wrong_and_what_to_do(
@@ -136,8 +140,9 @@ def test_wrong_use_says_what_is_wrong_and_what_to_do(
     assert done.stdout == ""
 
 
-def test_an_empty_query_is_wrong_use(index: Path) -> None:
+def test_a_query_that_is_no_text_is_wrong_use(index: Path) -> None:
     assert "empty" in run("search", "  ", "--index", index, code=2).stderr
+    assert "UTF-8" in run("search", "\udcff", "--index", index, code=2).stderr
 
 
 def test_odd_names_nested_folders_links_and_a_read_only_folder(library: Path, tmp_path: Path) -> None:
@@ -192,6 +197,51 @@ def test_output_that_nobody_reads_to_the_end_is_no_crash(index: Path) -> None:
     command = f"{PROGRAM} search 'a red star' --index {index} | head -0"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stops_reading_is_no_failure(index: Path) -> None:
+    command = f"set -o pipefail; {PROGRAM} search 'a red star' --index {index} | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+
+
+def test_a_full_disk_behind_stdout_is_said(index: Path) -> None:
+    command = f"{PROGRAM} search 'a red star' --index {index} > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(library: Path, tmp_path: Path) -> None:
+    command = [str(PROGRAM), "index", str(library), "--index", str(tmp_path / "i"), "--workers", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the first sign of progress
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "the same command goes on" in errors
+    assert run_json("index", library, "--index", tmp_path / "i", "--quiet")["clips"] == 12
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(library: Path, tmp_path: Path) -> None:
+    shutil.copy(library / "story-00000.mp4", tmp_path / "视频.mp4")
+    run("index", tmp_path / "视频.mp4", "--index", tmp_path / "i", "--quiet")
+    shown = subprocess.run(
+        [str(PROGRAM), "search", "a star", "--index", str(tmp_path / "i")],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        timeout=60,
+        check=True,
+    )
+    assert b"\\u89c6\\u9891.mp4" in shown.stdout
+
+
+def test_the_names_that_models_lists_are_names_that_load(tmp_path: Path) -> None:
+    table = run_json("models")["models"]
+    (default,) = [row["name"] for row in table if row["default"]]
+    assert default == DEFAULT_MODEL
 
 
 def test_the_demonstration_reports_its_own_quality(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -10,9 +11,12 @@ import typer
 
 import vidsift
 from vidsift.cli import converting, indexing, searching, worlds
-from vidsift.cli.output import BROKE_OFF, WRONG_USE, complain
+from vidsift.cli.output import BROKE_OFF, DONE, WRONG_USE, ReaderGone, complain
 from vidsift.errors import QueryError, RecipeError, VidsiftError
 from vidsift.video.errors import VideoError
+
+# What typer answers when Ctrl-C ends a command.
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="vidsift",
@@ -54,18 +58,39 @@ def run() -> None:
 
     Exit codes: 0 done, 1 done but some inputs failed, 2 wrong use, 3 could not start or broke off.
     """
+    # A terminal that cannot show a file name gets it escaped.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app()
+        try:
+            app()
+        except SystemExit as end:  # how every command ends
+            code = end.code if isinstance(end.code, int) else DONE
+        sys.stdout.flush()
     except (QueryError, RecipeError) as error:
         complain(str(error))
-        sys.exit(WRONG_USE)
+        return WRONG_USE
     except (VidsiftError, VideoError) as error:
         complain(str(error))
-        sys.exit(BROKE_OFF)
-    except KeyboardInterrupt:
-        complain("stopped; what was finished is kept, the same command goes on from there")
-        sys.exit(BROKE_OFF)
-    except BrokenPipeError:
-        # The reader of our output (`head`, say) has seen enough; nothing may be flushed at exit any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(BROKE_OFF)
+        return BROKE_OFF
+    except (ReaderGone, BrokenPipeError):
+        _drop_output()
+        return DONE
+    except OSError as error:
+        _drop_output()
+        complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        return BROKE_OFF
+    if code == INTERRUPTED:
+        complain("stopped; what was finished is kept, and the same command goes on from there")
+        return BROKE_OFF
+    return code
+
+
+def _drop_output() -> None:
+    """Nothing may be flushed to a broken stdout when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

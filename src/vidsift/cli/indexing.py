@@ -37,7 +37,7 @@ class Segmentation(StrEnum):
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Folders and video files.")],
+    paths: Annotated[list[Path], typer.Argument(help="Folders and video files.", readable=False)],
     index: IndexFolder,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A bundled name, folder, preset or hub id.")
@@ -78,6 +78,7 @@ def _segmentation(mode: Segmentation | None, max_seconds: float | None) -> Any:
         settings["mode"] = mode.value
     if max_seconds is not None:
         settings["max_seconds"] = max_seconds
+        settings["min_seconds"] = min(max_seconds, SegmentConfig.min_seconds)
     return SegmentConfig(**settings)
 
 
@@ -90,6 +91,8 @@ def _finish(report: IngestReport, index: Path, as_json: bool) -> None:
             f"{report.renamed} renamed, {report.unchanged} unchanged; "
             f"{report.clips} clips in {index} ({report.seconds:.1f} s)"
         )
+    if report.clips == 0 and not report.failed:
+        complain(f"{index}: holds no clips: no video was found")
     for title, problems in (("failed", report.failed), ("partial", report.partial)):
         for problem in problems:
             complain(f"{title}: {problem.path}: {problem.reason}")

@@ -28,9 +28,17 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in safe)
 
 
+class ReaderGone(Exception):  # noqa: N818 - not an error
+    """Whoever reads our output (`head`, say) has seen enough."""
+
+
 def say(text: str = "") -> None:
-    """Print one line of a command's answer on stdout."""
-    sys.stdout.write(text + "\n")
+    """Print one line of a command's answer on stdout.  Raises ReaderGone when nobody reads it any more."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 def say_json(document: dict[str, Any]) -> None:
@@ -38,7 +46,7 @@ def say_json(document: dict[str, Any]) -> None:
 
     File names that are not UTF-8 keep their bytes as escaped surrogates, which `json.loads` gives back.
     """
-    sys.stdout.write(json.dumps(document, ensure_ascii=True) + "\n")
+    say(json.dumps(document, ensure_ascii=True))
 
 
 def complain(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,18 +15,24 @@ def search(
     query: Annotated[str, typer.Argument(help="What should be seen, in a sentence.")],
     index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many videos to return.")] = 10,
-    candidates: Annotated[int, typer.Option(min=1, help="Clips to rerank by their frames.")] = 100,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Clips to rerank by their frames; at least k.")
+    ] = 100,
     clips: Annotated[
         bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the videos, and the moments inside them, that answer a sentence."""
+    from vidsift.errors import ModelNotFoundError
     from vidsift.index import Index
     from vidsift.models import load_model
 
     opened = Index.open(index)
-    model = load_model(opened.model.name)
+    try:
+        model = load_model(opened.model.name)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"{index}: was built with a model that cannot be loaded: {error}") from error
     result = opened.search(query, model, k=k, candidates=candidates, group_by="clip" if clips else "video")
     if as_json:
         say_json(result.to_dict())
@@ -55,5 +62,6 @@ def models(
     for column in table[0]:
         shown.add_column(column)
     for row in table:
-        shown.add_row(*(str(value) for value in row.values()))
-    Console().print(shown)
+        shown.add_row(*(str(value) for value in (row | {"default": "*" if row["default"] else ""}).values()))
+    # Wide enough for whole names where there is no terminal to fit into.
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)

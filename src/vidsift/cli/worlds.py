@@ -28,7 +28,8 @@ def storyboard(
     with progress_bar("rendering", "videos", quiet) as advance:
         paths = write_library(story, out, lambda done, total: advance(done, total, ""))
     if as_json:
-        say_json({"videos": len(paths), "captions": len(story.captions), "out": str(out), "seed": seed})
+        where = str(out.resolve())
+        say_json({"videos": len(paths), "captions": len(story.captions), "out": where, "seed": seed})
     else:
         say(f"{len(paths)} videos in {out}, {len(story.captions)} captions in {out / CAPTIONS_FILE}")
         say(f"a contact sheet to look at: {out / SHEET_FILE}")
@@ -44,7 +45,7 @@ def demo(
     """Render a small library, index it with the bundled model, search it, and say how well that went."""
     from vidsift.demo import run_demo
 
-    report = run_demo(folder, videos, queries, lambda title, unit: progress_bar(title, unit, quiet))
+    report = run_demo(folder.resolve(), videos, queries, lambda title, unit: progress_bar(title, unit, quiet))
     if as_json:
         say_json(report.to_dict())
     else:
@@ -71,7 +72,7 @@ def train(
             settings, folder, lambda p: advance(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
         )
     if as_json:
-        say_json({"model": str(folder / MODEL), "validation": final})
+        say_json({"model": str((folder / MODEL).resolve()), "validation": final})
     else:
         found = final["retrieval"]["two_stage"]
         say(f"model saved in {folder / MODEL}")

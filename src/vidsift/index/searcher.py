@@ -6,6 +6,7 @@ import json
 import os
 import time
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -116,8 +117,8 @@ class Index:
             "clips": sum(file.clips for file in files),
             "files": sum(file.status != "failed" for file in files),
             "seconds": sum(file.duration for file in files if file.status != "failed"),
-            "failed": [{"path": f.path, "reason": f.error} for f in files if f.status == "failed"],
-            "partial": [{"path": f.path, "reason": f.error} for f in files if f.status == "partial"],
+            "failed": _problems(files, "failed"),
+            "partial": _problems(files, "partial"),
             "roots": list(self.config.roots),
             "model": asdict(self.config.model),
             "segmentation": asdict(self.config.segmentation),
@@ -213,13 +214,20 @@ class Index:
     def _encode(self, query: str | npt.ArrayLike, model: QueryEncoder | None) -> tuple[str, Floats]:
         width = self.config.model.width
         if isinstance(query, str):
+            try:
+                query.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise QueryError(f"the query is not text in UTF-8: {query!a}") from error
             if not query.strip():
                 raise QueryError("the query is empty: say in a few words what should be in the picture")
             if model is None:
                 raise QueryError("a sentence needs the index's model to encode it: search(query, model)")
             self.check_model(model)
             return query, np.asarray(model.encode_queries([query])[0], dtype=np.float32)
-        vector = np.asarray(query, dtype=np.float32)
+        try:
+            vector = np.asarray(query, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise QueryError(f"a query is a sentence or a vector of numbers, not {query!r}") from error
         if vector.shape != (width,):
             raise QueryError(f"a query vector must have the shape ({width},), this one has {vector.shape}")
         norm = float(np.linalg.norm(vector))
@@ -261,6 +269,11 @@ class Index:
 
     def _store(self) -> Store:
         return _open_store(self.folder, self.config)
+
+
+def _problems(files: Iterable[FileRecord], status: str) -> list[dict[str, str]]:
+    chosen = sorted((f for f in files if f.status == status), key=lambda f: os.fsencode(f.path))
+    return [{"path": f.path, "reason": f.error} for f in chosen]
 
 
 def _recall(

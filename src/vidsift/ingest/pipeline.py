@@ -13,7 +13,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import vidsift
-from vidsift.errors import IndexNotFoundError, IndexStateError, SourceError
+from vidsift.errors import (
+    IndexNotFoundError,
+    IndexStateError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    SourceError,
+)
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.lock import WriterLock
 from vidsift.index.rerank import RerankWeights
@@ -125,7 +131,13 @@ class _ChosenModel:
         if self._model is None and self._name is None:
             self._name = spec.name
         elif self._model is not None or self._name != spec.name:
-            self.load()
+            try:
+                self.load()
+            except ModelNotFoundError as error:
+                raise ModelMismatchError(
+                    f"{self._folder}: built with model {spec.name!r}; {self._name!r} cannot be loaded to see "
+                    f"whether it is the same: {error}"
+                ) from error
 
     def load(self) -> RetrievalModel:
         """The model itself, checked against the index."""
@@ -369,11 +381,16 @@ def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | N
         return None
     if segmentation is not None and segmentation != config.segmentation:
         raise IndexStateError(
-            f"{folder}: its files are cut by {config.segmentation}, not by {segmentation}. Leave the setting "
-            "out, or index into another folder to cut anew"
+            f"{folder}: its files are cut by {_cutting(config.segmentation)}, "
+            f"not by {_cutting(segmentation)}. Leave the setting out, or index into another folder to cut "
+            "them anew"
         )
     chosen.meet(config.model)
     return config
+
+
+def _cutting(config: SegmentConfig) -> str:
+    return f"{config.mode} of {config.min_seconds:g} to {config.max_seconds:g} s"
 
 
 def _make_folder(folder: str) -> None:

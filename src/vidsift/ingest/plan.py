@@ -91,7 +91,8 @@ def make_plan(
     Size and modification time decide whether a known file is looked at again; its fingerprint decides
     whether its content changed. Known content is never encoded again: a new path with the content of a
     file that is gone is that file renamed, with the content of any other file a copy (both are found).
-    Files of the index outside the roots are never changed. `on_hash` is told before a file is read.
+    Files of the index outside the roots are never changed, nor those below a folder that is
+    now empty. `on_hash` is told before a file is read.
     """
     plan = Plan()
     in_scope = {path for path in known if any(is_under(path, root) for root in roots)}
@@ -115,6 +116,8 @@ def make_plan(
                 _cannot_read(plan, candidate, error.strerror or str(error), record)
 
     _assign(plan, changed, known, gone)
+    # After renames are recognised: moving everything out of a folder is no loss.
+    gone -= _emptied(gone, found, plan)
     plan.removals = sorted(gone, key=os.fsencode)
     plan.removed = sum(known[path].clips > 0 for path in gone)
     return plan
@@ -186,6 +189,18 @@ def _kept(missing: set[str], found: Found, plan: Plan) -> set[str]:
             kept |= below
             reason = f"a link to a folder without videos; the index keeps {len(below)} known from there"
             plan.failed.append(FileProblem(place, reason))
+    return kept
+
+
+def _emptied(gone: set[str], found: Found, plan: Plan) -> set[str]:
+    """Files below folders that are left with nothing in them: a disk that is not mounted looks like that."""
+    kept: set[str] = set()
+    for place in found.empty:
+        below = {path for path in gone if is_under(path, place)}
+        if below:
+            kept |= below
+            reason = f"an empty folder (is its disk mounted?); the index keeps {len(below)} known from there"
+            plan.failed.append(FileProblem(place, f"{reason}; to forget them: vidsift remove {place!r}"))
     return kept
 
 

@@ -41,12 +41,14 @@ class Found:
 
     unreadable: folders that could not be listed, with the reason.  dangling: links that lead nowhere; what
     the index holds there must stay, as below the unreadable.  linked: folders reached by a link.
+    empty: folders with nothing at all in them, as mount points are while their disk is away.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     dangling: list[str] = field(default_factory=list)
     linked: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
 
 def normalise(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -59,8 +61,8 @@ def normalise(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
             os.stat(path)
         except FileNotFoundError as error:
             raise SourceError(
-                f"{path}: no such file or folder (is its disk mounted?). Nothing was changed; to forget what "
-                f"the index holds of it: vidsift remove {path!r}"
+                f"{path}: no such file or folder (mistyped? is its disk mounted?). Nothing was "
+                f"changed; what an index holds of it can be forgotten by vidsift remove {path!r}"
             ) from error
         except (OSError, ValueError) as error:
             raise SourceError(f"{path}: cannot be read ({error}). Nothing was changed") from error
@@ -102,6 +104,8 @@ def _walk_folder(root: str, seen: set[tuple[int, int]], found: Found) -> None:
         except OSError as error:
             found.unreadable[folder] = error.strerror or str(error)
             continue
+        if not entries:
+            found.empty.append(folder)
         for entry in entries:
             if entry.name.startswith("."):
                 continue

@@ -17,11 +17,12 @@ def model_table() -> list[dict[str, Any]]:
         config = json.loads((BUNDLED / name / CONFIG).read_text(encoding="utf-8"))
         rows.append(
             {
-                "name": name + (" (default)" if name == DEFAULT_MODEL else ""),
+                "name": name,
+                "default": name == DEFAULT_MODEL,
                 "what": "bundled, for the storyboard world",
                 "licence": "Apache-2.0",
                 "MB": round((BUNDLED / name / WEIGHTS).stat().st_size / 1e6, 1),
-                "cost": "< 0.01",
+                "relative cost": "< 0.01",
                 "width": config["backbone"]["projection_dim"],
                 "languages": "English",
             }
@@ -29,10 +30,11 @@ def model_table() -> list[dict[str, Any]]:
     rows += [
         {
             "name": preset.name,
+            "default": preset.name == DEFAULT_MODEL,
             "what": preset.hub_id,
             "licence": preset.licence,
             "MB": preset.download_mb,
-            "cost": preset.relative_cost,
+            "relative cost": preset.relative_cost,
             "width": preset.width,
             "languages": preset.languages,
         }

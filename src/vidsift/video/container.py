@@ -88,8 +88,8 @@ def _choose(path: StrPath, container: InputContainer) -> VideoStream:
     still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     streams = [s for s in container.streams.video if not s.disposition & still]
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        pictures = " (a cover picture is not a video)" if container.streams.video else ""
+        kinds = ", ".join(sorted({s.type for s in container.streams} - {"video"})) or "nothing"
+        pictures = " and a cover picture" if container.streams.video else ""
         raise VideoError(path, f"has no video stream, only {kinds}{pictures}")
     streams.sort(key=lambda s: not s.disposition & Disposition.default)
     stream = streams[0]

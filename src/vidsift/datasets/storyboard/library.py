@@ -17,6 +17,7 @@ from vidsift.datasets.storyboard.captions import Caption
 from vidsift.datasets.storyboard.render import Pixels, render_at, render_frames
 from vidsift.datasets.storyboard.splits import StorySet
 from vidsift.datasets.storyboard.world import FPS, FRAME, SECONDS, StoryVideo
+from vidsift.errors import DataError
 
 # A world pixel becomes 4 x 4 file pixels, so that 4:2:0 chroma and the codec cost the picture little.
 UPSCALE: Final = 4
@@ -62,9 +63,15 @@ def write_library(
     """Write a set's videos, its captions.jsonl and a contact sheet into a folder; returns the video files.
 
     Existing videos of the same name are written anew. `progress(done, total)` is called after each file.
+    Raises DataError for a folder with videos of a larger library, which would stay behind uncaptioned.
     """
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / video_name(number) for number in range(len(story.videos))]
+    strangers = sorted(set(out.glob("story-*.mp4")) - set(paths))
+    if strangers:
+        raise DataError(
+            f"{out}: holds another library ({strangers[-1].name}); choose another folder or empty it"
+        )
     for number, (video, path) in enumerate(zip(story.videos, paths, strict=True)):
         write_video(video, path)
         if progress is not None:
