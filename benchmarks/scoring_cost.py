@@ -420,7 +420,7 @@ def table(bench: Bench) -> list[str]:
         "them. The last column was measured elsewhere on such a machine with the official code itself, one",
         "query, one core. Methods of one vector per clip: once clips are encoded, the official work is the",
         "same product. MoEE and CE: not re-created. bf16 products: torch's setting for fp32 matrices,",
-        '`set_float32_matmul_precision("medium")`, on both sides; it scores to within 1e-3 relative.',
+        '`set_float32_matmul_precision("medium")`; the scores stay within 1e-3, which this run checks.',
         "",
         f"Searching {many:,} clips: a scan of all coarse vectors, then the method's own score of the best",
         f"{CANDIDATES} (text-gated pooling: EERCF's block without parameters, the default of the index).",
