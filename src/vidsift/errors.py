@@ -37,6 +37,10 @@ class RecipeError(VidsiftError):
     """A recipe cannot be read or names something unknown."""
 
 
+class TrainingError(VidsiftError):
+    """A run cannot go on (its loss is not finite, say)."""
+
+
 class DataError(VidsiftError):
     """An annotation or data file cannot be used; the message names file and line."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from vidsift.errors import RecipeError
+from vidsift.errors import RecipeError, TrainingError
 from vidsift.training.batches import Batch, make_batch
 from vidsift.training.contrastive import ContrastiveTask
 from vidsift.training.recipe import Recipe, StageSection
@@ -133,7 +133,9 @@ class _Run:
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.recipe.optimiser.clip_norm)
         if not torch.isfinite(norm):
-            raise FloatingPointError(f"step {self.step}: the gradient is not finite; lower the learning rate")
+            raise TrainingError(
+                f"{self.folder}: step {self.step}: the gradient is not finite; lower the learning rate"
+            )
         self.optimiser.step()
         self.task.clamp_scale()
         self.step += 1
