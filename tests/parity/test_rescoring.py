@@ -10,7 +10,7 @@ GOLDEN = Golden("rescoring")
 
 
 def test_dual_softmax_and_the_short_list_over_it() -> None:
-    """The official function rescores both matrices, then lifts the second's scores of the short list by 100."""
+    """The official function rescores both matrices and lifts the second one's short list by 100."""
     main, rerank = (dual_softmax(GOLDEN[f"in/cal_new_{name}"].numpy()) for name in ("main", "rerank"))
     short = np.argsort(-main, axis=1)[:, : GOLDEN.meta["rerantopk"]]
     np.put_along_axis(main, short, np.take_along_axis(rerank, short, 1) + 100, 1)
