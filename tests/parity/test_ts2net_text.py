@@ -1,4 +1,4 @@
-"""TS2-Net's text selector: in its repository and its checkpoints, but never called, so no model of ours has it.
+"""TS2-Net's text selector: in its repository and its checkpoints, never called, so no model of ours has it.
 
 Its numbers still show that our perturbed top-k is the official one with a single choice under a mask.
 """
