@@ -210,3 +210,8 @@ def test_a_pinned_store_does_not_see_later_writes(library):
     store.remove_files(["/lib/00.mp4"])
     assert pinned.rows(["/lib/00.mp4"]).num_rows == 1
     assert Store.open(folder, "").rows(["/lib/00.mp4"]).num_rows == 0
+
+
+def test_no_files_have_no_rows(new_store):
+    _, store = new_store()
+    assert store.rows([]).num_rows == 0

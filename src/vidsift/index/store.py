@@ -306,7 +306,8 @@ def _quote(text: str) -> str:
 
 
 def _in_files(paths: Iterable[str]) -> str:
-    return "file_id IN (" + ", ".join(_quote(file_key(path)) for path in paths) + ")"
+    keys = ", ".join(_quote(file_key(path)) for path in paths)
+    return f"file_id IN ({keys})" if keys else "false"  # SQL has no empty list
 
 
 def fixed_list(batch: pa.RecordBatch, name: str, width: int) -> npt.NDArray[Any]:
