@@ -63,6 +63,10 @@ class RetrievalModel(nn.Module):
         self.frames_per_clip = frames_per_clip
         self.search = search or SearchWeights()
         self.name = self.method
+        self.add_layers()
+
+    def add_layers(self) -> None:
+        """Make the method's own layers, freshly initialised, from `self.backbone` and `self.config`."""
 
     @property
     def width(self) -> int:

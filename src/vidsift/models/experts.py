@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidsift.models.backbone import Backbone
-from vidsift.models.base import ClipFeatures, MethodConfig, RetrievalModel, SearchWeights, TextFeatures
+from vidsift.models.base import ClipFeatures, MethodConfig, RetrievalModel, TextFeatures
 from vidsift.models.expert_layers import CollaborativeGating, GatedUnit, NetVLAD, offsets
 from vidsift.models.pooling import masked_mean, text_gated_weights, unit
-from vidsift.models.text import TextTokenizer
 
 # The experts that are made of pixels when a clip is encoded by a backbone.
 APPEARANCE, FRAMES = "appearance", "frames"
@@ -194,17 +192,8 @@ class ExpertMethod(RetrievalModel):
     index_parts = frozenset({"coarse", "frames", "embedding", "available"})
     config_class = ExpertConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
-        self.head = self.build_network(self.config.resolved(backbone.width))
+    def add_layers(self) -> None:
+        self.head = self.build_network(self.config.resolved(self.backbone.width))
 
     @classmethod
     def build_network(cls, config: Any) -> ExpertNetwork:

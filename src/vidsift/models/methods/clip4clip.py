@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidsift.models.backbone import Backbone
-from vidsift.models.base import ClipFeatures, MethodConfig, SearchWeights, TextFeatures
+from vidsift.models.base import ClipFeatures, TextFeatures
 from vidsift.models.layers import ResidualBlock, TemporalStack, init_linear, key_bias, quick_gelu
 from vidsift.models.pooled import PooledConfig, PooledModel
 from vidsift.models.registry import register
-from vidsift.models.text import TextTokenizer
 
 # Tokens of text-clip pairs in flight at once in tightTransf: 4096 x 512 fp32 is 8 MB per array.
 _PAIR_TOKENS = 4096
@@ -41,17 +39,8 @@ class SeqLSTM(PooledModel):
     method = "seqlstm"
     config_class = PooledConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
-        self.lstm = nn.LSTM(backbone.width, backbone.width, batch_first=True)
+    def add_layers(self) -> None:
+        self.lstm = nn.LSTM(self.backbone.width, self.backbone.width, batch_first=True)
 
     def contextual(self, frames: Tensor, mask: Tensor) -> Tensor:
         # Real frames first: what the LSTM reads after them cannot change what it said about them.
@@ -70,18 +59,9 @@ class SeqTransf(PooledModel):
     method = "seqtransf"
     config_class = SeqTransfConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
-        self.temporal = TemporalStack(backbone.width, self.config.layers, self.config.positions)
-        self.temporal.start_from_text(backbone)
+    def add_layers(self) -> None:
+        self.temporal = TemporalStack(self.backbone.width, self.config.layers, self.config.positions)
+        self.temporal.start_from_text(self.backbone)
 
     def contextual(self, frames: Tensor, mask: Tensor) -> Tensor:
         found: Tensor = self.temporal(frames, mask, self.config.legacy)
@@ -153,19 +133,10 @@ class TightTransf(PooledModel):
     index_parts = frozenset({"coarse", "frames", "raw"})
     config_class = TightTransfConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
+    def add_layers(self) -> None:
         settings = self.config
-        self.cross = CrossEncoder(backbone.width, settings.layers, settings.positions, settings.dropout)
-        self.cross.stack.start_from_text(backbone)
+        self.cross = CrossEncoder(self.backbone.width, settings.layers, settings.positions, settings.dropout)
+        self.cross.stack.start_from_text(self.backbone)
 
     def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
         pooled = super().clip_features(frames, mask)

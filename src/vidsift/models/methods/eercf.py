@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidsift.models.backbone import Backbone
-from vidsift.models.base import ClipFeatures, MethodConfig, SearchWeights, TextFeatures
+from vidsift.models.base import ClipFeatures, TextFeatures
 from vidsift.models.interaction import attend, needed, sized
 from vidsift.models.layers import TemporalStack
 from vidsift.models.legacy import encode_padding_too
 from vidsift.models.pooled import PooledConfig, PooledModel
 from vidsift.models.pooling import masked_mean, masked_softmax, text_gated_weights, unit
 from vidsift.models.registry import register
-from vidsift.models.text import TextTokenizer
 
 # Official weights of the two objectives in training: the total is 0.8 weak + 0.2 strong + 0.001 constraint.
 WEAK = {"video": 0.5, "frame_weak": 0.5, "patch_weak": 0.05}
@@ -129,22 +127,13 @@ class EERCF(PooledModel):
     index_parts = frozenset({"coarse", "frames", "contextual", "gram"})
     config_class = EERCFConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
+    def add_layers(self) -> None:
         settings = self.config
         if settings.patches:
             self.index_parts = self.index_parts | {"patches"}  # type: ignore[misc]
-        self.temporal = TemporalStack(backbone.width, settings.layers, settings.positions)
-        self.temporal.start_from_text(backbone)
-        self.sentence_video = nn.Parameter(torch.eye(backbone.width))
+        self.temporal = TemporalStack(self.backbone.width, settings.layers, settings.positions)
+        self.temporal.start_from_text(self.backbone)
+        self.sentence_video = nn.Parameter(torch.eye(self.backbone.width))
         self.frame_mixing = nn.Parameter(torch.eye(settings.frames))
 
     # -- features --------------------------------------------------------------------------------------

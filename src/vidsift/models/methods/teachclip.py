@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidsift.models.backbone import Backbone
-from vidsift.models.base import ClipFeatures, MethodConfig, SearchWeights, TextFeatures
+from vidsift.models.base import ClipFeatures, TextFeatures
 from vidsift.models.layers import TemporalStack, init_linear
 from vidsift.models.pooled import PooledConfig, PooledModel
 from vidsift.models.pooling import masked_softmax
 from vidsift.models.registry import register
-from vidsift.models.text import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,10 @@ class TeachClip(PooledModel):
     index_parts = frozenset({"coarse", "frames", "logits"})
     config_class = TeachClipConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
-        width = backbone.width
+    def add_layers(self) -> None:
+        width = self.backbone.width
         self.temporal = TemporalStack(width, self.config.layers, self.config.positions)
-        self.temporal.start_from_text(backbone)
+        self.temporal.start_from_text(self.backbone)
         self.hidden, self.weigh = nn.Linear(width, width), nn.Linear(width, 1)
         init_linear(self.hidden)
         init_linear(self.weigh)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidsift.models.backbone import Backbone, ClipBackbone
-from vidsift.models.base import ClipFeatures, MethodConfig, SearchWeights, TextFeatures
+from vidsift.models.backbone import ClipBackbone
+from vidsift.models.base import ClipFeatures, TextFeatures
 from vidsift.models.layers import TemporalStack
 from vidsift.models.legacy import encode_padding_too
 from vidsift.models.pooled import PooledConfig, PooledModel
 from vidsift.models.pooling import masked_mean
 from vidsift.models.registry import register
-from vidsift.models.text import TextTokenizer
 from vidsift.models.tokens import TokenScorer, TokenShift, perturbed_top_tokens, shifting, top_tokens
 
 # Texts x clips x frames held at once when no gradient is needed.
@@ -57,23 +56,14 @@ class TS2Net(PooledModel):
     index_parts = frozenset({"coarse", "frames"})
     config_class = TS2NetConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
+    def add_layers(self) -> None:
         settings = self.config
-        self.scorer = TokenScorer(backbone.width)
-        self.temporal = TemporalStack(backbone.width, settings.layers, settings.positions)
-        self.temporal.start_from_text(backbone)
-        blocks = backbone.vision_layers
+        self.scorer = TokenScorer(self.backbone.width)
+        self.temporal = TemporalStack(self.backbone.width, settings.layers, settings.positions)
+        self.temporal.start_from_text(self.backbone)
+        blocks = self.backbone.vision_layers
         # Only CLIP's tower has a class token in front.
-        hook = TokenShift(settings.shift_division, first=1 if isinstance(backbone, ClipBackbone) else 0)
+        hook = TokenShift(settings.shift_division, first=1 if isinstance(self.backbone, ClipBackbone) else 0)
         for block in {i % len(blocks) for i in settings.shift_blocks if -len(blocks) <= i < len(blocks)}:
             attention = blocks[block].get_submodule("self_attn")
             attention.register_forward_pre_hook(hook, with_kwargs=True)

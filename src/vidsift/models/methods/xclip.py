@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidsift.models.backbone import Backbone
-from vidsift.models.base import ClipFeatures, MethodConfig, SearchWeights, TextFeatures
+from vidsift.models.base import ClipFeatures, TextFeatures
 from vidsift.models.interaction import attend, needed, real_length, sized
 from vidsift.models.layers import TemporalStack
 from vidsift.models.legacy import encode_padding_too
 from vidsift.models.pooled import PooledConfig, PooledModel
 from vidsift.models.pooling import masked_mean, text_gated_weights, unit
 from vidsift.models.registry import register
-from vidsift.models.text import TextTokenizer
 
 # Frame-word scores held at once when no gradient is needed: arrays of half a MB stay in the cache.
 _BLOCK = 1 << 17
@@ -140,21 +138,12 @@ class XClip(PooledModel):
     index_parts = frozenset({"coarse", "frames"})
     config_class = XClipConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
+    def add_layers(self) -> None:
         settings = self.config
-        self.head = XClipHead(backbone.width, settings.words, settings.frames, settings.temperature)
+        self.head = XClipHead(self.backbone.width, settings.words, settings.frames, settings.temperature)
         if settings.layers:
-            self.temporal = TemporalStack(backbone.width, settings.layers, settings.positions)
-            self.temporal.start_from_text(backbone)
+            self.temporal = TemporalStack(self.backbone.width, settings.layers, settings.positions)
+            self.temporal.start_from_text(self.backbone)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
         if not self.config.legacy:

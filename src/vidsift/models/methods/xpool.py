@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidsift.models.backbone import Backbone
-from vidsift.models.base import ClipFeatures, MethodConfig, RetrievalModel, SearchWeights, TextFeatures
+from vidsift.models.base import ClipFeatures, MethodConfig, RetrievalModel, TextFeatures
 from vidsift.models.legacy import encode_padding_too
 from vidsift.models.pooling import masked_mean, masked_softmax, unit
 from vidsift.models.registry import register
-from vidsift.models.text import TextTokenizer
 
 # Scores of texts x clips x frames held at once: a few MB per array, so that they stay in the cache.
 _BLOCK = 1 << 20
@@ -164,17 +162,8 @@ class XPool(RetrievalModel):
     index_parts = frozenset({"coarse", "frames", "keys", "values", "gram"})
     config_class = XPoolConfig
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        tokenizer: TextTokenizer,
-        config: MethodConfig | None = None,
-        *,
-        frames_per_clip: int = 12,
-        search: SearchWeights | None = None,
-    ) -> None:
-        super().__init__(backbone, tokenizer, config, frames_per_clip=frames_per_clip, search=search)
-        self.head = XPoolHead(backbone.width, self.config.heads, self.config.dropout)
+    def add_layers(self) -> None:
+        self.head = XPoolHead(self.backbone.width, self.config.heads, self.config.dropout)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
         encode = partial(encode_padding_too, self) if self.config.legacy else self.encode_real_frames
