@@ -101,21 +101,19 @@ def build_derived(folder: str, index_id: str, store: Store) -> Derived:
     final = os.path.join(parent, str(store.version))
     try:
         os.makedirs(parent, exist_ok=True)
-        working = tempfile.mkdtemp(suffix=_UNFINISHED, dir=parent)
+        working, held = _working_folder(parent)
     except OSError as error:
         log.warning("%s: not writable (%s), search arrays are built for this process only", parent, error)
         with tempfile.TemporaryDirectory(prefix="vidsift-derived-") as temporary:
             _write(temporary, index_id, store)
             return _load(temporary, index_id)
     try:
-        # Held while building, so that whoever cleans up can tell this folder from what a kill left.
-        with _locked(working):
-            _write(working, index_id, store)
-            built = _load(working, index_id)
+        _write(working, index_id, store)
+        built = _load(working, index_id)
         _put_in_place(working, final, index_id)
-    except BaseException:
+    finally:
+        os.close(held)
         shutil.rmtree(working, ignore_errors=True)
-        raise
     return built
 
 
@@ -129,22 +127,49 @@ def clean_derived(folder: str, version: int) -> None:
                 with _locked(path):
                     shutil.rmtree(path, ignore_errors=True)
             elif name != str(version):
-                shutil.rmtree(path, ignore_errors=True)
+                _remove_at_once(path, parent)
+
+
+def _working_folder(parent: str) -> tuple[str, int]:
+    """A new folder to build in and the handle that keeps it locked until it is closed.
+
+    The lock tells whoever cleans up that the folder is not what a kill left. It must be held until the
+    arrays are in place; a cleaner that came before the lock has the folder, and another is made.
+    """
+    while True:
+        working = tempfile.mkdtemp(suffix=_UNFINISHED, dir=parent)
+        try:
+            handle = _lock(working)
+        except (FileNotFoundError, BlockingIOError):
+            continue
+        if os.path.exists(working):
+            return working, handle
+        os.close(handle)
 
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
     """Hold the folder's kernel lock; OSError when another process (that lives) does."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    handle = _lock(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(handle)
 
 
+def _lock(path: str) -> int:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
 def _put_in_place(working: str, final: str, index_id: str) -> None:
-    for _ in range(2):
+    """Give `working` its final name; leave it where it is when equal arrays are there already."""
+    for _ in range(3):
         try:
             os.rename(working, final)
             return
@@ -152,14 +177,21 @@ def _put_in_place(working: str, final: str, index_id: str) -> None:
             # Somebody was there first: another reader built the same arrays, or damaged ones lie there.
             try:
                 _load(final, index_id)
-            except _DAMAGE:
-                aside = f"{working}.old"
-                os.rename(final, aside)
-                shutil.rmtree(aside, ignore_errors=True)
-            else:
-                shutil.rmtree(working, ignore_errors=True)
                 return
+            except _DAMAGE:
+                # Whoever holds damaged or outdated arrays may have removed them between two of these lines.
+                with suppress(FileNotFoundError):
+                    _remove_at_once(final, os.path.dirname(final))
     raise IndexStateError(f"{final}: the search arrays cannot be put in place; delete that folder")
+
+
+def _remove_at_once(path: str, parent: str) -> None:
+    """Remove a folder so that no reader ever sees half of it under its name."""
+    aside = tempfile.mkdtemp(suffix=_UNFINISHED, dir=parent)
+    try:
+        os.rename(path, aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(path: str, index_id: str, store: Store) -> None:
