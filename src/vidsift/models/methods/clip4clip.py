@@ -45,7 +45,9 @@ class SeqLSTM(PooledModel):
     def contextual(self, frames: Tensor, mask: Tensor) -> Tensor:
         # Real frames first: what the LSTM reads after them cannot change what it said about them.
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True).unsqueeze(-1).expand_as(frames)
-        seen, _ = self.lstm(frames.gather(1, order))
+        # In fp32 under autocast, too: not every processor has a bf16 LSTM.
+        with torch.autocast(frames.device.type, enabled=False):
+            seen, _ = self.lstm(frames.gather(1, order).float())
         return frames + torch.zeros_like(frames).scatter(1, order, seen.to(frames.dtype))
 
 
