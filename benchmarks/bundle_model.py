@@ -18,7 +18,7 @@ import yaml
 import _report
 from vidsift.models import load_model
 from vidsift.models.loading import BUNDLED
-from vidsift.training.loop import METRICS, MODEL, RECIPE
+from vidsift.training.folder import METRICS, MODEL, RECIPE
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 

@@ -16,8 +16,9 @@ def search(
     index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many videos to return.")] = 10,
     candidates: Annotated[
-        int, typer.Option(min=1, help="Clips to rerank by their frames; at least k.")
-    ] = 100,
+        int | None,
+        typer.Option(min=1, help="Clips to rerank by their frames; default: what the model was tuned to."),
+    ] = None,
     clips: Annotated[
         bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
     ] = False,

@@ -16,12 +16,14 @@ class RerankWeights:
     """How a clip's two scores are mixed: coarse_weight x cosine + fine_weight x text-gated score.
 
     temperature: of the softmax over frames (EERCF's text-gated interaction block, official tau 0.1).
+    candidates: length of the short list when the search does not say.
     The index keeps its model's numbers, so that searching by vector needs no model.
     """
 
     coarse_weight: float = 0.5
     fine_weight: float = 0.5
     temperature: float = 0.1
+    candidates: int = 100
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)

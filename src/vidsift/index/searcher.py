@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from vidsift.index.store import Store
     from vidsift.models import RetrievalModel
 
-CANDIDATES = 100
-
 
 class QueryEncoder(Protocol):
     """What a search needs of a model (`vidsift.models.RetrievalModel` is one)."""
@@ -142,7 +140,7 @@ class Index:
         query: str | npt.ArrayLike,
         model: QueryEncoder | None = None,
         k: int = 10,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
         group_by: Literal["video", "clip"] = "video",
         reranker: RetrievalModel | None = None,
     ) -> SearchResult:
@@ -151,12 +149,14 @@ class Index:
         query: a sentence, which `model` encodes, or a sentence vector [D] of the index's model.
         reranker: the index's model again, whose own similarity then ranks the short list in place of the
         text-gated frame score, and whose frame relevance gives the moments; any method can be one.
-        candidates: clips to rerank (never fewer than k); when they hold fewer than k videos, the best clips
-        of the next videos join them.  group_by: "video" keeps the best clip of each file, "clip" all clips.
+        candidates: clips to rerank (never fewer than k); None takes what the model was tuned to. When they
+        hold fewer than k videos, the best clips of the next videos join them.
+        group_by: "video" keeps the best clip of each file, "clip" all clips.
         Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model,
         or a reranker of whose clip features the index does not keep enough.
         """
         arrays, weights = self._arrays, self.config.search
+        candidates = weights.candidates if candidates is None else candidates
         if k < 1 or candidates < 1:
             raise QueryError(f"k and candidates must be at least 1, got k={k}, candidates={candidates}")
         if group_by not in ("video", "clip"):

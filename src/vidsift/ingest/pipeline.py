@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -165,7 +165,7 @@ class _ChosenModel:
 
     def weights(self) -> RerankWeights:
         search = self.load().search
-        return RerankWeights(search.coarse_weight, search.fine_weight, search.temperature)
+        return RerankWeights(**asdict(search))
 
 
 @dataclass

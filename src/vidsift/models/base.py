@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vidsift.models.backbone import Backbone
 from vidsift.models.features import ClipFeatures, TextFeatures
+from vidsift.models.pooling import text_gated_weights
 from vidsift.models.preprocess import PreprocessSpec
 from vidsift.models.text import TextTokenizer
 
@@ -27,11 +28,15 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class SearchWeights:
-    """How the index ranks its short list: coarse_weight x cosine + fine_weight x text-gated frame score."""
+    """How the index ranks its short list: coarse_weight x cosine + fine_weight x text-gated frame score.
+
+    temperature: of the gate.  candidates: length of the short list that is enough.
+    """
 
     coarse_weight: float = 0.5
     fine_weight: float = 0.5
     temperature: float = 0.1
+    candidates: int = 100
 
 
 class RetrievalModel(nn.Module):
@@ -105,6 +110,61 @@ class RetrievalModel(nn.Module):
     def frame_relevance(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         """Which frames answer the text: [T, V, F], rows sum to 1 over real frames, 0 for an empty clip."""
         raise NotImplementedError
+
+    # -- the heads alone: functions of what the backbone gave, cached or not -----------------------------
+
+    @property
+    def uses_patches(self) -> bool:
+        """Whether `clip_features` wants the patch vectors, too."""
+        return False
+
+    @property
+    def tower_settings(self) -> dict[str, Any]:
+        """Settings of the method that change what `encode_real_frames` gives."""
+        return {}
+
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
+        """Features of clips from raw frame vectors [V, F, D], their mask [V, F] and patches [V, F, P, D]."""
+        raise NotImplementedError
+
+    def text_features(self, sentence: Tensor, words: Tensor, mask: Tensor) -> TextFeatures:
+        """Features of texts from raw sentence vectors [T, D], word vectors [T, W, D] and their mask."""
+        raise NotImplementedError
+
+    # -- what training asks of a method ------------------------------------------------------------------
+
+    score_names: ClassVar[tuple[str, ...]] = ("similarity", "coarse")
+
+    def score(self, name: str, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        """One of `score_names`, logits [T, V]: what a contrastive term of a recipe names.
+
+        Raises ValueError for a name that this method does not have.
+        """
+        if name == "similarity":
+            return self.similarity(text, clips)
+        if name == "coarse":
+            return self.coarse_similarity(text, clips)
+        raise ValueError(f"{self.method} has no score {name!r}; it has {', '.join(self.score_names)}")
+
+    def coarse_similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        """Logits [T, V] of the coarse vectors alone: what recall ranks by."""
+        return self.backbone.logits(text.sentence @ clips.coarse.T)
+
+    def own_vectors(self, text: TextFeatures, clips: ClipFeatures) -> dict[str, Tensor]:
+        """The vectors of clip i that meet the sentence of text i in its scores, by name: [B, D] each."""
+        return {"coarse": clips.coarse}
+
+    def taught_weights(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        """What fine-grained teaching compares with its teachers' weights: [T, V, F], `frame_relevance`."""
+        return self.frame_relevance(text, clips)
+
+    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures, temperature: float) -> Tensor:
+        """What this model, as a teacher, says of frames: [T, V, F], rows sum to 1 over real frames.
+
+        As TeachCLIP takes it from X-CLIP and TS2-Net: the softmax of sentence-frame cosines (temperature 1
+        in the official code, which makes it nearly uniform).
+        """
+        return text_gated_weights(clips.frames, text.sentence, clips.mask, temperature)
 
     # -- shared by all methods -------------------------------------------------------------------------
 

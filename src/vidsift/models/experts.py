@@ -206,8 +206,10 @@ class ExpertMethod(RetrievalModel):
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
         vectors, _ = self.encode_real_frames(frames, mask)
-        mask = mask.to(vectors.device)
-        vectors = unit(vectors.float())
+        return self.clip_features(vectors.float(), mask.to(vectors.device))
+
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
+        vectors = unit(frames)
         features = {APPEARANCE: masked_mean(vectors, mask), FRAMES: vectors}
         clips = self.encode_experts(features, {APPEARANCE: mask.any(-1), FRAMES: mask})
         frame_vectors = self.head.frame_vectors(vectors).masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -230,6 +232,9 @@ class ExpertMethod(RetrievalModel):
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         ids, mask = ids.to(self.device), mask.to(self.device)
         return self.encode_words(self.backbone.encode_tokens(ids, mask).words.float(), mask)
+
+    def text_features(self, sentence: Tensor, words: Tensor, mask: Tensor) -> TextFeatures:
+        return self.encode_words(words, mask)
 
     def encode_words(self, words: Tensor, mask: Tensor) -> TextFeatures:
         """Texts from ready-made token embeddings [T, W, text_dim] and their mask [T, W]."""

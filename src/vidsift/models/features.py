@@ -31,17 +31,18 @@ class TextFeatures:
 
     def to(self, device: torch.device | str) -> TextFeatures:
         """The same features on a device."""
-        return self._map(lambda x: x.to(device, non_blocking=True))
+        return self.map(lambda x: x.to(device, non_blocking=True))
 
     def select(self, index: Index) -> TextFeatures:
         """The texts at `index` (a slice, ids or a bool mask), in that order."""
-        return self._map(lambda x: x[index])
+        return self.map(lambda x: x[index])
 
     def detach(self) -> TextFeatures:
         """The same values outside the gradient graph."""
-        return self._map(Tensor.detach)
+        return self.map(Tensor.detach)
 
-    def _map(self, f: Callable[[Tensor], Tensor]) -> TextFeatures:
+    def map(self, f: Callable[[Tensor], Tensor]) -> TextFeatures:
+        """The features that `f` makes of every tensor, in the same order each time."""
         extra = {k: f(v) for k, v in self.extra.items()}
         return TextFeatures(f(self.sentence), f(self.words), f(self.mask), extra)
 
@@ -77,17 +78,18 @@ class ClipFeatures:
 
     def to(self, device: torch.device | str) -> ClipFeatures:
         """The same features on a device."""
-        return self._map(lambda x: x.to(device, non_blocking=True))
+        return self.map(lambda x: x.to(device, non_blocking=True))
 
     def select(self, index: Index) -> ClipFeatures:
         """The clips at `index` (a slice, ids or a bool mask), in that order."""
-        return self._map(lambda x: x[index])
+        return self.map(lambda x: x[index])
 
     def detach(self) -> ClipFeatures:
         """The same values outside the gradient graph."""
-        return self._map(Tensor.detach)
+        return self.map(Tensor.detach)
 
-    def _map(self, f: Callable[[Tensor], Tensor]) -> ClipFeatures:
+    def map(self, f: Callable[[Tensor], Tensor]) -> ClipFeatures:
+        """The features that `f` makes of every tensor, in the same order each time."""
         patches = None if self.patches is None else f(self.patches)
         extra = {k: f(v) for k, v in self.extra.items()}
         return replace(

@@ -56,15 +56,13 @@ class PooledModel(RetrievalModel):
         """Frame vectors after looking at their neighbours.  frames: raw [V, F, D].  mask: [V, F] bool."""
         return frames
 
-    def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
-        """Features of clips from raw frame vectors [V, F, D] and their mask [V, F]."""
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
         vectors = self.to_unit(self.contextual(frames, mask).float())
         if not self.config.legacy:
             vectors = vectors.masked_fill(~mask.unsqueeze(-1), 0.0)
         return ClipFeatures(self.to_unit(masked_mean(vectors, mask)), vectors, mask)
 
     def text_features(self, sentence: Tensor, words: Tensor, mask: Tensor) -> TextFeatures:
-        """Features of texts from raw sentence vectors [T, D], word vectors [T, W, D] and their mask."""
         return TextFeatures(self.to_unit(sentence), words, mask)
 
     def similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:

@@ -140,8 +140,8 @@ class TightTransf(PooledModel):
         self.cross = CrossEncoder(self.backbone.width, settings.layers, settings.positions, settings.dropout)
         self.cross.stack.start_from_text(self.backbone)
 
-    def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
-        pooled = super().clip_features(frames, mask)
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
+        pooled = super().clip_features(frames, mask, patches)
         return ClipFeatures(pooled.coarse, pooled.frames, mask, extra={"raw": frames})
 
     def text_features(self, sentence: Tensor, words: Tensor, mask: Tensor) -> TextFeatures:

@@ -126,6 +126,7 @@ class EERCF(PooledModel):
     method = "eercf"
     index_parts = frozenset({"coarse", "frames", "contextual", "gram"})
     config_class = EERCFConfig
+    score_names = (*PooledModel.score_names, "weak", "strong")
 
     def add_layers(self) -> None:
         settings = self.config
@@ -135,6 +136,10 @@ class EERCF(PooledModel):
         self.temporal.start_from_text(self.backbone)
         self.sentence_video = nn.Parameter(torch.eye(self.backbone.width))
         self.frame_mixing = nn.Parameter(torch.eye(settings.frames))
+
+    @property
+    def uses_patches(self) -> bool:
+        return bool(self.config.patches)
 
     # -- features --------------------------------------------------------------------------------------
 
@@ -155,7 +160,6 @@ class EERCF(PooledModel):
         return found
 
     def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
-        """Features of clips from raw frame vectors [V, F, D], their mask [V, F] and patches [V, F, P, D]."""
         seen, kept = self.to_unit(self.contextual(frames, mask).float()), self.to_unit(frames)
         patches = None if patches is None else self.to_unit(patches)
         if not self.config.legacy:
@@ -171,6 +175,16 @@ class EERCF(PooledModel):
     def similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         weights = {name: getattr(self.config, f"{name}_weight") for name in SCORES}
         return self.backbone.logits(weighted(self.scores(text, clips, weights), weights))
+
+    def score(self, name: str, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        """As for every method; `weak` and `strong` are the two objectives of the official training."""
+        weights = {"weak": WEAK, "strong": STRONG}.get(name)
+        if weights is None:
+            return super().score(name, text, clips)
+        return self.backbone.logits(weighted(self.training_scores(text, clips, weights), weights))
+
+    def coarse_similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        return self.backbone.logits(self.coarse_scores(text, clips))
 
     def coarse_scores(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         """The first stage, t G v: [T, V], before the logit scale."""
@@ -221,30 +235,28 @@ class EERCF(PooledModel):
                 found["patch_strong"] = _gated(cosines, cosines, gram, mask, settings.sharp_temperature)
         return found
 
-    def training_scores(self, text: TextFeatures, clips: ClipFeatures) -> dict[str, Tensor]:
+    def training_scores(
+        self, text: TextFeatures, clips: ClipFeatures, wanted: Mapping[str, float] | None = None
+    ) -> dict[str, Tensor]:
         """The scores that training optimises, text i matching clip i: [B, B] each.
 
         The same as `scores`, but in legacy mode the strong ones compare every text with the vector that the
-        clip's own text made, which is not what is ranked afterwards.
+        clip's own text made, which is not what is ranked afterwards.  wanted: as for `scores`.
         """
-        found = self.scores(text, clips)
+        found = self.scores(text, clips, wanted)
         if self.config.legacy:
-            for name, vectors in self.own_vectors(text, clips).items():
-                found[name] = text.sentence @ vectors.T
+            own = self.own_vectors(text, clips)
+            found |= {name: text.sentence @ own[name].T for name in STRONG if name in own and name in found}
         return found
 
     def own_vectors(self, text: TextFeatures, clips: ClipFeatures) -> dict[str, Tensor]:
-        """Clip vectors gated by their own text, text i matching clip i, for `correlation_constraint`.
-
-        Returns `frame_strong` and, where patches are kept, `patch_strong`: [B, D] unit norm.
-        """
+        """As for every method; `frame_strong` and, where kept, `patch_strong` are gated by text i."""
         legacy, mask = self.config.legacy, self._weighed(clips.mask)
         with torch.autocast(mask.device.type, enabled=False):
             sentence, values = text.sentence.float(), clips.extra["contextual"].float()
             gate = self.config.gate_temperature
-            found = {
-                "frame_strong": gated_vectors(sentence, clips.frames.float(), values, mask, gate, legacy)
-            }
+            frames = gated_vectors(sentence, clips.frames.float(), values, mask, gate, legacy)
+            found = {"coarse": clips.coarse, "frame_strong": frames}
             if clips.patches is not None:
                 patches = clips.patches.float().flatten(1, 2)
                 mask = mask.repeat_interleave(clips.patches.shape[2], 1)

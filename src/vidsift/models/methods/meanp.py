@@ -38,13 +38,11 @@ class MeanPool(RetrievalModel):
         out = self.backbone.encode_tokens(ids, mask)
         return self.text_features(out.sentence.float(), out.words.float(), mask)
 
-    def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
-        """Features of clips from raw frame vectors [V, F, D] and their mask [V, F]."""
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
         vectors = unit(frames).masked_fill(~mask.unsqueeze(-1), 0.0)
         return ClipFeatures(coarse=unit(masked_mean(vectors, mask)), frames=vectors, mask=mask)
 
     def text_features(self, sentence: Tensor, words: Tensor, mask: Tensor) -> TextFeatures:
-        """Features of texts from raw sentence vectors [T, D], word vectors [T, W, D] and their mask."""
         return TextFeatures(sentence=unit(sentence), words=words, mask=mask)
 
     def similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:

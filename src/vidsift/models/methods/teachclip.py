@@ -50,7 +50,7 @@ class TeachClip(PooledModel):
         init_linear(self.hidden)
         init_linear(self.weigh)
 
-    def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
         legacy = self.config.legacy
         seen = self.temporal(frames, mask, legacy).float()
         logits = self.weigh(F.relu(self.hidden(seen))).squeeze(-1).float()
@@ -65,6 +65,11 @@ class TeachClip(PooledModel):
     def frame_relevance(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         """The weights of attentional aggregation at temperature 1, the same for every text."""
         weights = self.frame_weights(clips)
+        return weights.unsqueeze(0).expand(len(text), *weights.shape)
+
+    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures, temperature: float) -> Tensor:
+        """The same weights; a temperature below 1 sharpens them."""
+        weights = self._softmax(clips.extra["logits"].float() / temperature, clips.mask)
         return weights.unsqueeze(0).expand(len(text), *weights.shape)
 
     def frame_weights(self, clips: ClipFeatures) -> Tensor:

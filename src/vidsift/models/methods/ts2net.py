@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,14 @@ class TS2Net(PooledModel):
             attention.register_forward_pre_hook(hook, with_kwargs=True)
 
     @property
+    def uses_patches(self) -> bool:
+        return True
+
+    @property
+    def tower_settings(self) -> dict[str, Any]:
+        return {"shift_blocks": self.config.shift_blocks, "shift_division": self.config.shift_division}
+
+    @property
     def tokens_per_frame(self) -> int:
         """What a frame becomes: its own vector and the selected patches."""
         grid = self.backbone.image_size // int(self.backbone.config.vision_config.patch_size)
@@ -93,8 +102,7 @@ class TS2Net(PooledModel):
             vectors, patches = encode_padding_too(self, frames, mask, patches=True)
         else:
             vectors, patches = self.encode_real_frames(frames, mask, patches=True)
-        assert patches is not None
-        return self.token_features(self.select(vectors, patches), mask)
+        return self.clip_features(vectors, mask, patches)
 
     def select(self, frames: Tensor, patches: Tensor, noise: Tensor | None = None) -> Tensor:
         """The tokens that stand for each frame: [V, F, 1 + k, D], its own vector, then k patches or mixtures.
@@ -132,9 +140,10 @@ class TS2Net(PooledModel):
             vectors = vectors.masked_fill(~mask.unsqueeze(-1), 0.0)
         return ClipFeatures(self.to_unit(masked_mean(vectors, mask)), vectors, mask)
 
-    def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
-        """Features of clips from raw frame vectors [V, F, D] alone, every frame its own only token."""
-        return self.token_features(frames.unsqueeze(2), mask)
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
+        """As for every method; without patches every frame is its own only token."""
+        tokens = frames.unsqueeze(2) if patches is None else self.select(frames, patches)
+        return self.token_features(tokens, mask)
 
     def similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         step = max(1, len(text))

@@ -175,8 +175,7 @@ class XPool(RetrievalModel):
         out = self.backbone.encode_tokens(ids, mask)
         return self.text_features(out.sentence.float(), out.words.float(), mask)
 
-    def clip_features(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
-        """Features of clips from raw frame vectors [V, F, D] and their mask [V, F]."""
+    def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
         keys, attended = self.head.attended(frames)
         if self.training and self.head.dropout > 0:
             extra = {"keys": keys, "attended": attended}
@@ -188,7 +187,6 @@ class XPool(RetrievalModel):
         return ClipFeatures(unit(masked_mean(vectors, mask)), vectors, mask, extra=extra)
 
     def text_features(self, sentence: Tensor, words: Tensor, mask: Tensor) -> TextFeatures:
-        """Features of texts from raw sentence vectors [T, D], word vectors [T, W, D] and their mask."""
         return TextFeatures(unit(sentence), words, mask, extra={"query": self.head.queries(sentence)})
 
     def similarity(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
@@ -220,6 +218,11 @@ class XPool(RetrievalModel):
             keys = clips.extra["keys"].float()
             mask = self._attended_mask(clips.mask)
             return self.head.weights(text.extra["query"].float(), keys, mask).mean(-1)
+
+    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures, temperature: float) -> Tensor:
+        """The attention weights, as TeachCLIP takes them at temperature 1; a lower one sharpens them."""
+        weights = self.frame_relevance(text, clips)
+        return masked_softmax(weights.clamp_min(_TINY).log() / temperature, clips.mask.unsqueeze(0))
 
     def _attended_mask(self, mask: Tensor) -> Tensor:
         return torch.ones_like(mask) if self.config.legacy else mask
