@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import vidsift
-from vidsift.cli import converting, indexing, searching, worlds
+from vidsift.cli import converting, indexing, searching, training, worlds
 from vidsift.cli.output import BROKE_OFF, DONE, WRONG_USE, ReaderGone, complain
 from vidsift.errors import QueryError, RecipeError, VidsiftError
 from vidsift.video.errors import VideoError
@@ -48,7 +48,9 @@ app.command("info")(indexing.info)
 app.command("remove")(indexing.remove)
 app.command("demo")(worlds.demo)
 app.command("storyboard")(worlds.storyboard)
-app.command("train")(worlds.train)
+app.command("train")(training.train)
+app.command("extract")(training.extract)
+app.command("distill-cache")(training.distill_cache)
 app.command("models")(searching.models)
 app.command("convert")(converting.convert)
 

@@ -1,4 +1,4 @@
-"""`vidsift storyboard`, `vidsift demo` and `vidsift train`."""
+"""`vidsift storyboard` and `vidsift demo`."""
 
 from __future__ import annotations
 
@@ -51,29 +51,3 @@ def demo(
     else:
         for line in report.lines():
             say(printable(line))
-
-
-def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/storyboard/clip-tiny.yaml.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings over the recipe.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<recipe name>.")] = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Train a model by a recipe; the same command resumes a run that was stopped."""
-    from vidsift.training.loop import MODEL
-    from vidsift.training.loop import train as train_recipe
-    from vidsift.training.recipe import load_recipe
-
-    settings = load_recipe(recipe, overrides)
-    folder = out or Path("runs") / settings.name
-    with progress_bar("training", "steps", quiet) as advance:
-        final = train_recipe(
-            settings, folder, lambda p: advance(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
-        )
-    if as_json:
-        say_json({"model": str((folder / MODEL).resolve()), "validation": final})
-    else:
-        found = final["retrieval"]["two_stage"]
-        say(f"model saved in {folder / MODEL}")
-        say(f"validation: R@1 {found['r1']:.1f}, R@5 {found['r5']:.1f} of {found['queries']} queries")

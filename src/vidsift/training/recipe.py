@@ -2,178 +2,252 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vidsift.errors import RecipeError
+from vidsift.losses.teaching import Teaching
+from vidsift.training.pretraining.recipe import PretrainRecipe
+from vidsift.training.settings import Section, read_yaml, validated
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class VisionSection(_Section):
-    """The image tower: a CLIP vision transformer."""
-
-    image_size: int = Field(64, gt=0)
-    patch_size: int = Field(16, gt=0)
-    width: int = Field(128, gt=0)
-    layers: int = Field(4, gt=0)
-    heads: int = Field(4, gt=0)
+OnBad = Literal["stop", "skip"]
 
 
-class TextSection(_Section):
-    """The text tower: a CLIP text transformer over the world's words."""
+class DataSection(Section):
+    """Where clips and captions come from.
 
-    width: int = Field(128, gt=0)
-    layers: int = Field(2, gt=0)
-    heads: int = Field(4, gt=0)
-    max_words: int = Field(48, gt=2)
+    source: `storyboard`, or a table: `csv` or `jsonl` with the columns `video` and `caption` (and, if wanted,
+        `start` and `end` in seconds).  train, val: a split's name or a file.  root: folder of the videos.
+    holdout: without `val`, the share of the training videos that is kept for validation.
+    train_videos, val_videos: use only the first so many.  on_bad: what to do about videos that are missing
+        or cannot be decoded and about empty captions.
+    """
 
-
-class ModelSection(_Section):
-    """The towers to train from scratch. `mean`, `std`: the pixel normalisation, the same for all channels."""
-
-    vision: VisionSection = VisionSection()
-    text: TextSection = TextSection()
-    width: int = Field(128, gt=0)
-    mean: float = 0.45
-    std: float = 0.27
-
-
-class FadeSection(_Section):
-    """Frames begin as white shapes on black and take on their colours between two shares of the stage."""
-
-    start: float = Field(0.0, ge=0, le=1)
-    end: float = Field(1.0, ge=0, le=1)
+    source: Literal["storyboard", "csv", "jsonl"]
+    train: str
+    val: str | None = None
+    root: Path | None = None
+    holdout: float = Field(0.1, gt=0, lt=1)
+    train_videos: int | None = Field(None, gt=1)
+    val_videos: int | None = Field(None, gt=1)
+    on_bad: OnBad = "stop"
 
 
-class StageSection(_Section):
-    """One stage of training: what is shown, for how long, at which rate, and under which objective."""
+class FeaturesSection(Section):
+    """cache: keep what frozen towers say in a store, so that they run once; null decodes and encodes anew.
+
+    folder: of the stores, shared by runs; a store made of another model, data or sampling is refused.
+    """
+
+    cache: bool = True
+    folder: Path = Path("runs/features")
+
+
+class MethodSection(Section):
+    """name: of a registered method.  settings: fields of its configuration."""
 
     name: str
-    data: Literal["frames", "videos"]
-    steps: int = Field(gt=0)
-    batch: int = Field(gt=1)
-    lr: float = Field(gt=0)
-    # The rate falls linearly from `lr` to `lr_end` over the last `decay` share of the stage.
-    lr_end: float | None = Field(None, ge=0)
-    decay: float = Field(0.0, ge=0, le=1)
-    warmup: int = Field(0, ge=0)
-    two_sprites: float = Field(0.5, ge=0, le=1)
-    fade: FadeSection | None = None
-    captions_per_item: int = Field(1, gt=0)
-    hard_negatives: int = Field(0, ge=0)
-    attributes: float = Field(0.0, ge=0)
-    # videos only: share of the coarse (mean-pooled) loss; the rest goes to the mixed coarse and fine score.
-    coarse: float = Field(0.3, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.decay and self.lr_end is None:
-            raise ValueError("decay needs lr_end")
-        if self.fade and self.data != "frames":
-            raise ValueError("fade works on frames only")
-        return self
+    settings: dict[str, Any] = Field(default_factory=dict)
+    frames: int = Field(12, gt=0)
 
 
-class OptimiserSection(_Section):
-    """AdamW with decay on matrices only."""
+class CoarseTeaching(Section):
+    """kind: how rows of scores are compared.  of: the student's score that is taught."""
 
+    weight: float = Field(1.0, ge=0)
+    kind: Teaching = "pearson"
+    of: str = "similarity"
+
+
+class FineTeaching(Section):
+    """kind: how weights over frames are compared.  temperature: of the teachers' weights.
+
+    per_clip: sum over the frames of a clip, as the paper writes it, where the code averages.
+    """
+
+    weight: float = Field(2.0, ge=0)
+    kind: Teaching = "cross_entropy"
+    temperature: float = Field(0.1, gt=0)
+    per_clip: bool = False
+
+
+class Correlation(Section):
+    """EERCF's constraint.  vectors: which of the clip's vectors, by weight; null takes the method's own."""
+
+    weight: float = Field(0.001, ge=0)
+    vectors: dict[str, float] | None = None
+
+
+class MaxMargin(Section):
+    """The ranking loss of MoEE and CE, on cosines."""
+
+    weight: float = Field(1.0, ge=0)
+    margin: float = Field(0.2, gt=0)
+
+
+class SimilarityMatching(Section):
+    """TeachText's loss on the raw scores of student and teachers."""
+
+    weight: float = Field(1.0, ge=0)
+    of: str = "similarity"
+
+
+class ObjectiveSection(Section):
+    """The terms of the loss; a term that is left out does not exist.
+
+    contrastive: weights of the symmetric contrastive loss by the name of the score (`similarity`, `coarse`,
+        EERCF's `weak` and `strong`).  same_clip_negatives: count other captions of a clip as negatives.
+    """
+
+    contrastive: dict[str, float] = Field(default_factory=lambda: {"similarity": 1.0})
+    same_clip_negatives: bool = False
+    coarse_teaching: CoarseTeaching | None = None
+    fine_teaching: FineTeaching | None = None
+    correlation: Correlation | None = None
+    max_margin: MaxMargin | None = None
+    similarity_matching: SimilarityMatching | None = None
+
+    @property
+    def needs_teachers(self) -> bool:
+        return any((self.coarse_teaching, self.fine_teaching, self.similarity_matching))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # TeachCLIP's train.py: 0.2 InfoNCE + coarse + 2 fine, the targets at temperature 1.
+    "teachclip-code": {
+        "contrastive": {"similarity": 0.2},
+        "coarse_teaching": {"weight": 1.0, "kind": "pearson"},
+        "fine_teaching": {"weight": 2.0, "kind": "cross_entropy", "temperature": 1.0},
+    },
+    # The paper: an unweighted sum, the fine term summed over frames.
+    "teachclip-paper": {
+        "contrastive": {"similarity": 1.0},
+        "coarse_teaching": {"weight": 1.0, "kind": "pearson"},
+        "fine_teaching": {
+            "weight": 1.0,
+            "kind": "cross_entropy",
+            "temperature": 1.0,
+            "per_clip": True,
+        },
+    },
+    # EERCF's main_eercf.py.
+    "eercf": {"contrastive": {"weak": 0.8, "strong": 0.2}, "correlation": {"weight": 0.001}},
+}
+
+
+class TeachersSection(Section):
+    """models: folders (or names) of trained models.  cache: folder of what they said, shared by runs."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+    cache: Path = Path("runs/teachers")
+
+
+class LearningRates(Section):
+    """One rate per part; 0 freezes it.  head: the method's own layers.  scale: the logit scale."""
+
+    vision: float = Field(0.0, ge=0)
+    text: float = Field(3e-4, ge=0)
+    head: float = Field(1e-3, ge=0)
+    scale: float = Field(3e-4, ge=0)
+
+
+class OptimiserSection(Section):
+    """kind: `adamw`, or `bertadam` to repeat published runs.  warmup: share of the steps; then a cosine to 0.
+
+    clip_norm: of the whole gradient.  max_scale: the logit scale is kept at or below it.
+    """
+
+    kind: Literal["adamw", "bertadam"] = "adamw"
+    lr: LearningRates = LearningRates()
     betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.02, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
-    initial_scale: float = Field(14.0, gt=0)
     max_scale: float = Field(100.0, gt=0)
 
 
-class Recipe(_Section):
-    """One run: the model, its stages, and when to look at it."""
+class ValidationSection(Section):
+    """every: steps between looks at the validation split.  select: the metric that chooses the model.
+
+    `sum` is R@1 + R@5 + R@10.  direction: texts rank clips (`t2v`) or clips rank texts (`v2t`).
+    tune: choose the search's mixing weights and number of candidates on the validation split, the fewest of
+    `candidates` within `tolerance` points of R@1 of ranking everything.
+    """
+
+    every: int = Field(100, gt=0)
+    select: Literal["r1", "r5", "r10", "sum"] = "sum"
+    direction: Literal["t2v", "v2t"] = "t2v"
+    tune: bool = True
+    candidates: tuple[int, ...] = (10, 25, 50, 100)
+    tolerance: float = Field(0.3, ge=0)
+
+
+class Recipe(Section):
+    """One run of a method over a pretrained backbone.
+
+    backbone: a bundled name, a folder, a preset or a hub id.  batch: pairs per step, over all processes.
+    chunk: pairs encoded at once; a larger batch is then trained by gradient caching (GradCache, 2021).
+    memory_gb: choose the chunk so that what backward needs of one chunk fits.  ema: decay of the averaged
+    weights that are validated and saved.  nan: a step whose loss is not finite stops the run or is skipped
+    (after `max_skipped` of them in a row the run stops anyway).
+    """
 
     name: str
-    world: Literal["storyboard"] = "storyboard"
-    seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int = Field(1, gt=0)
-    model: ModelSection = ModelSection()
+    seed: int = Field(0, ge=0)
+    data: DataSection
+    backbone: str
+    features: FeaturesSection = FeaturesSection()
+    method: MethodSection
+    objective: ObjectiveSection = ObjectiveSection()
+    teachers: TeachersSection | None = None
     optimiser: OptimiserSection = OptimiserSection()
-    stages: tuple[StageSection, ...] = Field(min_length=1)
-    log_every: int = Field(20, gt=0)
-    checkpoint_every: int = Field(200, gt=0)
-    validate_every: int = Field(1000, gt=0)
-    validation_videos: int = Field(200, gt=1)
+    validation: ValidationSection = ValidationSection()
+    steps: int = Field(gt=0)
+    batch: int = Field(64, gt=1)
+    chunk: int | None = Field(None, gt=0)
+    memory_gb: float | None = Field(None, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ema: float | None = Field(None, gt=0, lt=1)
+    nan: OnBad = "stop"
+    max_skipped: int = Field(10, gt=0)
+    threads: int | None = Field(None, gt=0)
+    log_every: int = Field(10, gt=0)
+    checkpoint_every: int = Field(100, gt=0)
 
-    @property
-    def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _preset(cls, raw: Any) -> Any:
+        """`preset: NAME` gives the published terms; what stands beside it goes over them."""
+        if not isinstance(raw, dict) or "preset" not in raw:
+            return raw
+        rest = {key: value for key, value in raw.items() if key != "preset"}
+        if raw["preset"] not in PRESETS:
+            raise ValueError(f"no objective preset {raw['preset']!r}; there are {', '.join(PRESETS)}")
+        found = dict(PRESETS[raw["preset"]])
+        for key, value in rest.items():
+            both = isinstance(value, dict) and isinstance(found.get(key), dict) and key != "contrastive"
+            found[key] = found[key] | value if both else value
+        return found
 
-    def stage_at(self, step: int) -> tuple[int, int]:
-        """The stage that a global step belongs to and the step's number within it."""
-        for number, stage in enumerate(self.stages):
-            if step < stage.steps:
-                return number, step
-            step -= stage.steps
-        raise IndexError("past the last stage")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.objective.needs_teachers and self.teachers is None:
+            raise ValueError("the objective teaches, but there are no teachers: add teachers.models")
+        if self.chunk is not None and self.memory_gb is not None:
+            raise ValueError("give chunk or memory_gb, not both")
+        if self.data.source != "storyboard" and self.data.root is None:
+            raise ValueError(f"data.source {self.data.source} needs data.root, the folder of the videos")
+        return self
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe | PretrainRecipe:
     """Read a recipe and apply `key=value` overrides (dotted keys; list items by number, `stages.0.steps=10`).
 
+    A recipe with `stages` trains a dual encoder from nothing; any other trains a method over one.
     Raises RecipeError naming the file and the key, with a suggestion for a mistyped one.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a YAML mapping of keys, found {type(raw).__name__}")
-    for override in overrides or []:
-        _override(raw, override)
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: " + "; ".join(_explain(e) for e in error.errors())) from error
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator:
-        raise RecipeError(f"{override!r}: an override is key=value, e.g. seed=1")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: the value is not valid YAML") from error
-    *parents, last = key.split(".")
-    node: Any = raw
-    for parent in parents:
-        if isinstance(node, dict):
-            node = node.setdefault(parent, {})
-        elif isinstance(node, list) and parent.isdecimal() and int(parent) < len(node):
-            node = node[int(parent)]
-        else:
-            raise RecipeError(f"{override!r}: there is no {parent!r} to set anything in")
-    if isinstance(node, list) and last.isdecimal() and int(last) < len(node):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise RecipeError(f"{override!r}: there is no {last!r} to set")
-
-
-def _explain(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "recipe"
-    if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg']}"
-    known = sorted({name for section in _sections() for name in section.model_fields})
-    close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-    return f"{where}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
-
-
-def _sections() -> list[type[BaseModel]]:
-    return [Recipe, *_Section.__subclasses__()]
+    raw = read_yaml(path, overrides)
+    if "stages" in raw:
+        return validated(PretrainRecipe, raw, path)
+    return validated(Recipe, raw, path)

@@ -1,30 +1,137 @@
-"""What a training run looks at between steps: the validation split only, never the test split."""
+"""How good a model is on a set that it does not train on: both directions, one stage and two."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vidsift.datasets.storyboard.splits import load_split
-from vidsift.evaluation.storyboard import (
-    encode_videos,
-    retrieval,
-    two_alternative_frames,
-    two_alternative_videos,
-)
-from vidsift.models.base import RetrievalModel
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidsift.evaluation.metrics import RetrievalMetrics, ranks, retrieval_metrics
+from vidsift.models import ClipFeatures, RetrievalModel, SearchWeights, TextFeatures
+from vidsift.models.pooling import text_gated_score
+from vidsift.training.recipe import ValidationSection
+
+Scores = NDArray[np.float32]
+_BLOCK = 250
+_GRID = tuple(round(0.1 * k, 1) for k in range(11))
+_TEMPERATURES = (0.03, 0.1, 0.3)
 
 
-def validate(model: RetrievalModel, videos: int) -> dict[str, Any]:
-    """Retrieval and two-alternative accuracies on the first validation videos; leaves train mode on."""
-    model.eval()
-    story = load_split("val", videos)
-    clips = encode_videos(model, story.videos)
-    report = {
-        "frames": {name: row["accuracy"] for name, row in two_alternative_frames(model, 500).items()},
-        "videos": {
-            name: row["accuracy"] for name, row in two_alternative_videos(model, story, clips).items()
-        },
-        "retrieval": retrieval(model, story, clips),
+@dataclass(frozen=True)
+class Gallery:
+    """Features of all captions [T] and clips [V] of a set.  clip_of: [T] number of each caption's clip."""
+
+    text: TextFeatures
+    clips: ClipFeatures
+    clip_of: NDArray[np.int64]
+
+
+@torch.inference_mode()
+def all_scores(model: RetrievalModel, gallery: Gallery, name: str = "similarity") -> Scores:
+    """A score of the model by its name, for all pairs: float32 [T, V]."""
+    rows = [
+        model.score(name, gallery.text.select(slice(i, i + _BLOCK)), gallery.clips).float().cpu().numpy()
+        for i in range(0, len(gallery.text), _BLOCK)
+    ]
+    return np.concatenate(rows)
+
+
+@torch.inference_mode()
+def gated_scores(gallery: Gallery, temperature: float) -> Scores:
+    """The text-gated score of frames by which an index reranks, for all pairs: float32 [T, V]."""
+    clips = gallery.clips
+    rows = [
+        text_gated_score(clips.frames, part, clips.mask, temperature).float().cpu().numpy()
+        for part in torch.split(gallery.text.sentence, _BLOCK)
+    ]
+    return np.concatenate(rows)
+
+
+def staged(coarse: Scores, fine: Scores, candidates: int) -> Scores:
+    """Two stages: each text's `candidates` best by the coarse score, ranked by the fine one, then the rest.
+
+    coarse, fine: [T, V].  Only the fine scores of the short list matter.
+    """
+    count = min(candidates, coarse.shape[1])
+    short = np.argpartition(-coarse, count - 1, axis=1)[:, :count]
+    # The others keep their order below everything on the short list.
+    lowest = fine.min() - 1.0
+    found: Scores = coarse - coarse.max() + lowest
+    np.put_along_axis(found, short, np.take_along_axis(fine, short, 1), 1)
+    return found
+
+
+def text_to_video(scores: Scores, clip_of: NDArray[np.int64]) -> RetrievalMetrics:
+    """Every caption ranks all clips."""
+    return retrieval_metrics(ranks(scores, clip_of))
+
+
+def video_to_text(scores: Scores, clip_of: NDArray[np.int64]) -> RetrievalMetrics:
+    """Every clip that has captions ranks all captions; its best one counts, its others are no rivals."""
+    clips = np.unique(clip_of)
+    found = []
+    for clip in clips.tolist():
+        own = clip_of == clip
+        column = scores[:, clip]
+        best = column[own].max()
+        others = column[~own]
+        found.append(1 + (others > best).sum() + (others == best).sum() / 2)
+    return retrieval_metrics(np.asarray(found, np.float64))
+
+
+def measure(model: RetrievalModel, gallery: Gallery) -> dict[str, Any]:
+    """Metrics of `similarity` in both directions, and of the coarse vectors alone."""
+    scores = all_scores(model, gallery)
+    coarse = all_scores(model, gallery, "coarse")
+    return {
+        "t2v": asdict(text_to_video(scores, gallery.clip_of)),
+        "v2t": asdict(video_to_text(scores, gallery.clip_of)),
+        "coarse": asdict(text_to_video(coarse, gallery.clip_of)),
     }
-    model.train()
-    return report
+
+
+def selection(metrics: dict[str, Any], section: ValidationSection) -> float:
+    """The number by which the best model is chosen."""
+    found = metrics[section.direction]
+    if section.select == "sum":
+        return float(found["r1"] + found["r5"] + found["r10"])
+    return float(found[section.select])
+
+
+@torch.inference_mode()
+def tune_search(
+    model: RetrievalModel, gallery: Gallery, section: ValidationSection
+) -> tuple[SearchWeights, dict[str, Any]]:
+    """Choose how an index ranks with this model, on the validation set, and say what that gives.
+
+    Mixing weights and temperature: the best R@1 (then R@5) of ranking everything.  Candidates: the fewest
+    that come within the tolerance of it.
+    """
+    coarse = all_scores(model, gallery, "coarse")
+    zero, one = model.backbone.logits(torch.tensor([0.0, 1.0], device=model.device)).tolist()
+    cosine: Scores = (coarse - np.float32(zero)) / np.float32(one - zero)
+    best: tuple[float, float] | None = None
+    for temperature in _TEMPERATURES:
+        fine = gated_scores(gallery, temperature)
+        for weight in _GRID:
+            mixed = weight * cosine + (1 - weight) * fine
+            found = text_to_video(mixed, gallery.clip_of)
+            if best is None or (found.r1, found.r5) > best:
+                best = (found.r1, found.r5)
+                weights = SearchWeights(weight, round(1 - weight, 1), temperature)
+                chosen = mixed
+    by_candidates = {
+        k: text_to_video(staged(cosine, chosen, k), gallery.clip_of).r1 for k in section.candidates
+    }
+    whole = text_to_video(chosen, gallery.clip_of)
+    enough = [k for k, r1 in sorted(by_candidates.items()) if r1 >= whole.r1 - section.tolerance]
+    weights = replace(weights, candidates=enough[0] if enough else max(section.candidates))
+    report = {
+        "weights": asdict(weights),
+        "exhaustive": asdict(whole),
+        "r1_by_candidates": {str(k): r1 for k, r1 in by_candidates.items()},
+    }
+    return weights, report

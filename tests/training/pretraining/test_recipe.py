@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from vidsift.errors import RecipeError
-from vidsift.training.loop import learning_rate
-from vidsift.training.recipe import StageSection, load_recipe
+from vidsift.training.pretraining.loop import learning_rate
+from vidsift.training.pretraining.recipe import StageSection
+from vidsift.training.recipe import load_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MINIMAL = "name: x\nstages:\n  - {name: a, data: frames, steps: 2, batch: 4, lr: 0.001}\n"
 
 

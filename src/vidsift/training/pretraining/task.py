@@ -15,8 +15,8 @@ from vidsift.models.pooling import masked_mean, text_gated_score, unit
 from vidsift.models.preprocess import PreprocessSpec
 from vidsift.models.scratch import ClipShape, new_clip_model
 from vidsift.models.tokenizer import build_word_tokenizer
-from vidsift.training.batches import ATTRIBUTE_HEADS, Batch
-from vidsift.training.recipe import ModelSection, Recipe, StageSection
+from vidsift.training.pretraining.batches import ATTRIBUTE_HEADS, Batch
+from vidsift.training.pretraining.recipe import ModelSection, PretrainRecipe, StageSection
 
 
 def new_model(section: ModelSection) -> RetrievalModel:
@@ -42,7 +42,7 @@ def new_model(section: ModelSection) -> RetrievalModel:
 class ContrastiveTask(nn.Module):
     """Owns the model and the heads that are dropped afterwards; computes the loss of a batch."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: PretrainRecipe) -> None:
         super().__init__()
         self.model = new_model(recipe.model)
         self.heads = nn.ModuleDict(

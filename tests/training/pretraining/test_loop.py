@@ -9,12 +9,14 @@ import torch
 
 from vidsift.errors import RecipeError, TrainingError
 from vidsift.models import load_model
-from vidsift.training.batches import ATTRIBUTE_HEADS, make_batch
-from vidsift.training.loop import MODEL, TrainProgress, train
-from vidsift.training.recipe import FadeSection, Recipe, StageSection
+from vidsift.training.folder import MODEL
+from vidsift.training.pretraining.batches import ATTRIBUTE_HEADS, make_batch
+from vidsift.training.pretraining.loop import pretrain
+from vidsift.training.pretraining.recipe import FadeSection, PretrainRecipe, StageSection
+from vidsift.training.progress import TrainProgress
 
 
-def small_recipe(**changes: object) -> Recipe:
+def small_recipe(**changes: object) -> PretrainRecipe:
     values: dict[str, object] = {
         "name": "small",
         "model": {
@@ -33,7 +35,7 @@ def small_recipe(**changes: object) -> Recipe:
         "validate_every": 100,
         "validation_videos": 6,
     }  # fmt: skip
-    return Recipe.model_validate(values | changes)
+    return PretrainRecipe.model_validate(values | changes)
 
 
 def losses(folder: Path) -> dict[int, float]:
@@ -48,15 +50,15 @@ class Killed(BaseException):
 @pytest.mark.parametrize("at", [1, 2, 3, 5, 6])
 def test_a_killed_run_resumes_with_the_losses_of_an_undisturbed_one(tmp_path: Path, at: int) -> None:
     recipe = small_recipe()
-    train(recipe, tmp_path / "whole")
+    pretrain(recipe, tmp_path / "whole")
 
     def kill(progress: TrainProgress) -> None:
         if progress.step == at:
             raise Killed
 
     with pytest.raises(Killed):
-        train(recipe, tmp_path / "killed", kill)
-    train(recipe, tmp_path / "killed")
+        pretrain(recipe, tmp_path / "killed", kill)
+    pretrain(recipe, tmp_path / "killed")
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     a, b = (load_model(str(tmp_path / name / MODEL)) for name in ("whole", "killed"))
     assert a.fingerprint() == b.fingerprint()
@@ -64,21 +66,21 @@ def test_a_killed_run_resumes_with_the_losses_of_an_undisturbed_one(tmp_path: Pa
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     recipe = small_recipe()
-    train(recipe, tmp_path)
+    pretrain(recipe, tmp_path)
     seen: list[TrainProgress] = []
-    train(recipe, tmp_path, seen.append)
+    pretrain(recipe, tmp_path, seen.append)
     assert seen == []
 
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    train(small_recipe(), tmp_path)
+    pretrain(small_recipe(), tmp_path)
     with pytest.raises(RecipeError, match="another recipe"):
-        train(small_recipe(seed=1), tmp_path)
+        pretrain(small_recipe(seed=1), tmp_path)
 
 
 def test_training_learns_colours_and_backgrounds_within_a_minute(tmp_path: Path) -> None:
     stage = {"name": "f", "data": "frames", "steps": 60, "batch": 48, "lr": 0.003, "attributes": 0.5}
-    final = train(small_recipe(stages=[stage], validation_videos=20), tmp_path)
+    final = pretrain(small_recipe(stages=[stage], validation_videos=20), tmp_path)
     assert losses(tmp_path)[60] < losses(tmp_path)[1] - 1
     assert final["frames"]["background"] > 80
 
@@ -128,11 +130,11 @@ def test_fading_goes_from_white_on_black_to_the_full_colours() -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vidsift.training.contrastive import ContrastiveTask
+    from vidsift.training.pretraining.task import ContrastiveTask
 
     def broken(self: ContrastiveTask, *_: object) -> dict[str, torch.Tensor]:
         return {"loss": self.logit_scale * float("nan")}
 
     monkeypatch.setattr(ContrastiveTask, "loss", broken)
     with pytest.raises(TrainingError, match="step 0"):
-        train(small_recipe(), tmp_path)
+        pretrain(small_recipe(), tmp_path)

@@ -27,7 +27,7 @@ from vidsift.datasets.storyboard.world import (
     draw_sprites,
     draw_video,
 )
-from vidsift.training.recipe import StageSection
+from vidsift.training.pretraining.recipe import StageSection
 
 FloatArray = NDArray[np.float32]
 

@@ -1,0 +1,129 @@
+"""`vidsift train`, `vidsift extract` and `vidsift distill-cache`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidsift.cli.output import Advance, progress_bar, say, say_json
+
+if TYPE_CHECKING:
+    from vidsift.training.progress import TrainProgress
+    from vidsift.training.recipe import Recipe
+
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/storyboard/teachclip.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value settings over the recipe.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<recipe name>.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model by a recipe; the same command resumes a run that was stopped."""
+    from vidsift.training.folder import MODEL
+    from vidsift.training.pretraining.recipe import PretrainRecipe
+    from vidsift.training.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / settings.name
+    with ExitStack() as stack:
+        bars = _Bars(stack, quiet)
+        if isinstance(settings, PretrainRecipe):
+            from vidsift.training.pretraining.loop import pretrain
+
+            final = pretrain(settings, folder, bars.training)
+        else:
+            from vidsift.training.loop import train as train_method
+
+            final = train_method(settings, folder, bars.training)
+    if not final:
+        return  # one of several processes, and not the one that writes
+    if as_json:
+        say_json({"model": str((folder / MODEL).resolve()), "validation": final})
+        return
+    say(f"model saved in {folder / MODEL}")
+    found = final["retrieval"]["two_stage"] if "retrieval" in final else final["t2v"]
+    say(f"validation: R@1 {found['r1']:.1f}, R@5 {found['r5']:.1f} of {found['queries']} queries")
+
+
+class _Bars:
+    """One progress bar after another: caches are filled, then steps are made."""
+
+    def __init__(self, stack: ExitStack, quiet: bool) -> None:
+        self.stack, self.quiet = stack, quiet
+        self.title = ""
+        self.advance: Advance | None = None
+
+    def training(self, p: TrainProgress) -> None:
+        if p.loss is None:
+            self.rows(p.stage, p.step, p.steps)
+        else:
+            self._bar("training", "steps")(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
+
+    def rows(self, title: str, done: int, rows: int) -> None:
+        self._bar(title, "rows")(done, rows, "")
+
+    def _bar(self, title: str, unit: str) -> Advance:
+        if self.advance is None or title != self.title:
+            self.stack.close()
+            self.title = title
+            self.advance = self.stack.enter_context(progress_bar(title, unit, self.quiet))
+        return self.advance
+
+
+def extract(
+    recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False, as_json: AsJson = False
+) -> None:
+    """Run the frozen towers of a recipe once over its data, so that training reads what they said."""
+    from vidsift.training.distributed import World
+    from vidsift.training.setup import prepare
+
+    settings = _method_recipe(recipe, overrides)
+    with ExitStack() as stack:
+        setup = prepare(settings, World(), _Bars(stack, quiet).rows, teachers=False)
+    folders = [str(f.resolve()) for i in (setup.train, setup.val) for f in i.folders]
+    if as_json:
+        say_json({"stores": folders})
+    elif folders:
+        say("\n".join(folders))
+    else:
+        say("nothing to keep: this recipe trains both towers, or has features.cache: false")
+
+
+def distill_cache(
+    recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False, as_json: AsJson = False
+) -> None:
+    """Run the teachers of a recipe once over its training data, and write down what they say."""
+    from vidsift.errors import RecipeError
+    from vidsift.training.distributed import World
+    from vidsift.training.setup import prepare
+
+    settings = _method_recipe(recipe, overrides)
+    if settings.teachers is None or not settings.objective.needs_teachers:
+        raise RecipeError(f"{recipe}: has no teachers whose words could be kept")
+    with ExitStack() as stack:
+        setup = prepare(settings, World(), _Bars(stack, quiet).rows)
+    assert setup.teachers is not None
+    folders = [str(folder.resolve()) for folder in setup.teachers.folders]
+    if as_json:
+        say_json({"stores": folders})
+    else:
+        say("\n".join(folders))
+
+
+def _method_recipe(path: Path, overrides: list[str] | None) -> Recipe:
+    from vidsift.errors import RecipeError
+    from vidsift.training.recipe import Recipe, load_recipe
+
+    settings = load_recipe(path, overrides)
+    if not isinstance(settings, Recipe):
+        raise RecipeError(f"{path}: pretrains from rendered pictures and keeps no features")
+    return settings

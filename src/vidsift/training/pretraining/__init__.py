@@ -1,0 +1,1 @@
+"""Training a small dual encoder from nothing on the storyboard world, in stages."""
