@@ -1,6 +1,7 @@
 """Every published format converts strictly and comes back bit for bit; a wrong checkpoint names its key."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_every_missing_key_is_named(name: str) -> None:
     for key in some(keys):
         with pytest.raises(ConversionError) as error:
             convert(name, {k: v for k, v in state.items() if k != key})
-        assert key in str(error.value)
+        assert str(error.value).startswith(f"{key}: "), str(error.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,7 +76,7 @@ def test_every_wrong_shape_is_named(name: str) -> None:
         wrong = torch.cat([value, value], axis) if value.ndim else value.expand(2)
         with pytest.raises(ConversionError) as error:
             convert(name, state | {key: wrong})
-        assert key in str(error.value), str(error.value)
+        assert str(error.value).startswith(f"{key}: "), str(error.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,9 +144,25 @@ def test_convolution_over_frames_and_resnet_towers_are_refused() -> None:
 
 def test_a_logit_scale_that_training_never_reaches_is_noted() -> None:
     state = random_state(CHECKPOINTS["clip4clip-meanP"][2](TINY))
-    assert not convert("clip4clip-meanP", state)[1].notes
+    assert not any("logit_scale" in note for note in convert("clip4clip-meanP", state)[1].notes)
     _, report = convert("clip4clip-meanP", state | {"clip.logit_scale": torch.tensor(5.0)})
-    assert "logit_scale is 5.000" in report.notes[0]
+    assert "logit_scale is 5.000" in report.notes[-1]
+
+
+def test_layers_and_positions_that_no_released_model_has_are_noted() -> None:
+    usual = replace(TINY, text_layers=12, temporal_layers=4)
+    shapes = CHECKPOINTS["clip4clip-seqTransf"][2]
+    assert not convert("clip4clip-seqTransf", random_state(shapes(usual)), usual)[1].notes
+    for size, note in (
+        (replace(usual, vision_layers=11), "the vision tower has 11 layers; released models have 12 or 24"),
+        (replace(usual, text_layers=11), "the text tower has 11 layers; released models have 12"),
+        (replace(usual, temporal_layers=3), "the temporal stack has 3 layers"),
+    ):
+        assert note in convert("clip4clip-seqTransf", random_state(shapes(size)), size)[1].notes[0]
+    state = random_state(shapes(usual))
+    for key in ("clip.positional_embedding", "frame_position_embeddings.weight"):
+        doubled = state | {key: torch.cat([state[key]] * 2)}
+        assert "154 positions" in convert("clip4clip-seqTransf", doubled, usual)[1].notes[0]
 
 
 def test_the_legacy_switch_is_set_only_where_there_is_one() -> None:

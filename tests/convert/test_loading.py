@@ -2,16 +2,19 @@
 
 import datetime
 import os
+import pickle
 import sys
 import types
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vidsift.convert.core import find_family
 from vidsift.convert.loading import read_state
 from vidsift.errors import ConversionError
 
@@ -102,9 +105,20 @@ def test_code_in_a_checkpoint_never_runs(modern: bool, ignore: tuple[str, ...], 
     path = tmp_path / "evil.pth"
     held = {"state_dict": WEIGHTS, "config": Bomb(target)}
     torch.save(held, path, _use_new_zipfile_serialization=modern)
-    with pytest.raises(ConversionError, match=r"evil\.pth"):
+    with pytest.raises(
+        ConversionError, match=rf"evil\.pth: holds an object of class '{os.name}\.mkdir'"
+    ) as error:
         read_state(path, ignore)
     assert not target.exists()
+    assert "weights_only" not in str(error.value)
+
+
+def test_numbers_of_numpy_beside_the_weights_are_passed_over_where_they_belong(tmp_path: Path) -> None:
+    path = tmp_path / "trained_model.pth"
+    torch.save({"state_dict": WEIGHTS, "monitor_best": np.float64(31.25)}, path)
+    assert_same(read_state(path, find_family("ce").ignore), WEIGHTS)
+    with pytest.raises(ConversionError, match="numpy"):
+        read_state(path)
 
 
 @pytest.fixture
@@ -166,9 +180,11 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         "text.bin": b"hello\n",
         "nothing.bin": b"",
         "cut.bin": whole.read_bytes()[:-300],
+        "pickle.bin": pickle.dumps([1, {2}], protocol=2),
         "zip.bin": b"PK\x05\x06" + bytes(18),
         "text.safetensors": b"hello",
     }.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(ConversionError, match=name.replace(".", r"\.")):
+        with pytest.raises(ConversionError, match=name.replace(".", r"\.")) as error:
             read_state(tmp_path / name)
+        assert "weights_only" not in str(error.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -28,6 +29,7 @@ RELEASED = (
 )
 # Widths of the averaged experts in the released features; face is smaller in one data set.
 _DIMS = {"i3d": (1024,), "imagenet": (2048,), "r2p1d": (512,), "scene": (2208,), "face": (512, 128)}
+_MIXTURE = "ce.moe_fc.weight"
 _PAIRS, _VOTES = "ce.g_reason_shared", "ce.h_reason"
 _RENAMED = (
     (r"mixture\.(.*)", r"ce.moe_fc.\1"),
@@ -66,8 +68,12 @@ def describe(state: State) -> Description:
     for name, width_in, width in zip(_names(pooled, tokens), pooled, widths, strict=True):
         dim, clusters = tokens.get(name, (width_in, 0))
         experts.append({"name": name, "dim": dim, "clusters": clusters, "width": width})
-    text_dim, assigned = _shape(state, "text_pooling.clusters")
     kept = _shape(state, "text_pooling.clusters2")[-1]
+    text_dim, assigned = _shape(state, "text_pooling.clusters")
+    # The width that most tensors have, so that the one that is wrong can be named.
+    text_dim = _most(
+        [text_dim, _shape(state, "text_pooling.clusters2")[1], _shape(state, _MIXTURE)[1] // kept]
+    )
     settings: dict[str, Any] = {
         "experts": experts,
         "text_dim": text_dim,
@@ -76,7 +82,7 @@ def describe(state: State) -> Description:
     }
     if method == "ce":
         settings |= {
-            "shared_dim": widths[0],
+            "shared_dim": _most(widths),
             "pair_layers": 1 + _linears(state, _PAIRS),
             "vote_layers": _linears(state, _VOTES),
             "reason_norm": f"{_PAIRS}.0.running_mean" in state or f"{_VOTES}.0.running_mean" in state,
@@ -128,6 +134,10 @@ def _names(pooled: Sequence[int], tokens: dict[str, tuple[int, int]]) -> tuple[s
     return tuple(by_place.get(i, f"expert{i}") for i in range(len(pooled)))
 
 
+def _most(sizes: Sequence[int]) -> int:
+    return Counter(sizes).most_common(1)[0][0]
+
+
 def _linears(state: State, prefix: str) -> int:
     return sum(key.startswith(f"{prefix}.") and value.ndim == 2 for key, value in state.items())
 
@@ -150,5 +160,14 @@ FAMILY = Family(
     towers=None,
     prefix="",
     build=build,
-    ignore=(r"parse_config\..+", r"collections\..+", r"pathlib\..+", r"logging\..+", r"logger\..+"),
+    # numpy: the best validation score so far is one of its numbers.
+    ignore=(
+        r"parse_config\..+",
+        r"collections\..+",
+        r"pathlib\..+",
+        r"logging\..+",
+        r"logger\..+",
+        r"numpy\..+",
+        r"_codecs\.encode",
+    ),
 )

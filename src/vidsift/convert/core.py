@@ -169,7 +169,7 @@ def _from_official(
         )
         model = create_model(known.method, backbone, words, frames_per_clip=count, **settings)
     mapped = _load(model, wanted, family)
-    notes = []
+    notes = _unusual(model)
     scale = getattr(getattr(model.backbone, "model", None), "logit_scale", None)
     if isinstance(scale, Tensor) and float(scale.detach()) > _MAX_LOGIT_SCALE:
         notes.append(
@@ -186,6 +186,26 @@ def _from_official(
         notes=notes,
     )
     return model.eval(), report
+
+
+def _unusual(model: RetrievalModel) -> list[str]:
+    """Sizes that no released model has: whole layers that were lost leave no other trace in a checkpoint."""
+    config: Any = getattr(model.backbone, "config", None)
+    if getattr(config, "vision_config", None) is None:
+        return []
+    vision, text = config.vision_config, config.text_config
+    sizes = (
+        ("vision tower", "layers", vision.num_hidden_layers, (12, 24)),
+        ("text tower", "layers", text.num_hidden_layers, (12,)),
+        ("text tower", "positions", text.max_position_embeddings, (77,)),
+        ("temporal stack", "layers", getattr(model.config, "layers", 4), (4, 0)),
+        ("temporal stack", "positions", getattr(model.config, "positions", 77), (77,)),
+    )
+    return [
+        f"the {part} has {count} {what}; released models have {' or '.join(str(n) for n in usual if n)}"
+        for part, what, count, usual in sizes
+        if count not in usual
+    ]
 
 
 def to_official(model: RetrievalModel, family: Family) -> dict[str, Tensor]:

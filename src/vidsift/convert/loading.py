@@ -17,7 +17,11 @@ from torch import Tensor
 
 from vidsift.errors import ConversionError
 
-_REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
+# How torch names a class that a file refers to: one that is not allowed, and one of a module that never is.
+_REFUSED = (
+    re.compile(r"GLOBAL (\S+) was not an allowed global"),
+    re.compile(r"Trying to load unsupported GLOBAL (\S+) whose module \S+ is blocked"),
+)
 # What a TorchScript archive's own data refers to: its classes, and markers of list types.
 _SCRIPT_NAMES = (r"__torch__\..+", r"torch\.jit\._pickle\..+")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -72,11 +76,10 @@ def _load(path: Path, source: Path | io.BytesIO, ignore: Sequence[str]) -> Any:
             with torch.serialization.safe_globals([(Placeholder, name) for name in allowed]):
                 return torch.load(source, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            refused = _REFUSED.search(str(error))
-            name = refused.group(1) if refused else ""
-            if not name:
-                reason = str(error).split("\n")[0]
-                raise ConversionError(f"{path}: not readable as weights only ({reason})") from error
+            found = [match for pattern in _REFUSED if (match := pattern.search(str(error)))]
+            if not found:
+                raise ConversionError(f"{path}: not readable as weights only ({_reason(error)})") from error
+            name = found[0].group(1)
             if name in allowed or not any(re.fullmatch(pattern, name) for pattern in ignore):
                 raise ConversionError(
                     f"{path}: holds an object of class {name!r} beside its weights. Loading that would run "
@@ -86,6 +89,12 @@ def _load(path: Path, source: Path | io.BytesIO, ignore: Sequence[str]) -> Any:
             allowed[name] = Placeholder
         except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
             raise ConversionError(f"{path}: not a checkpoint of torch ({error})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What torch says is wrong, without its advice to load the file as code."""
+    said = str(error).split("\n")[0]
+    return re.sub(r"^Weights only load failed[^.]*\.\s*|.*`weights_only`.*", "", said).strip() or "damaged"
 
 
 def _without_code(path: Path) -> io.BytesIO | None:
