@@ -86,8 +86,10 @@ def test_an_all_masked_clip_gives_a_finite_loss_and_gradient_and_counts_for_noth
 
 def test_a_student_weight_of_zero_is_a_finite_loss() -> None:
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
-    loss = fine_teaching(logits.softmax(-1), torch.tensor([[0.5, 0.5]]))
+    weights = logits.softmax(-1)
+    loss = fine_teaching(weights, torch.tensor([[0.5, 0.5]]))
     loss.backward()
+    assert torch.isinf(-(0.5 * weights.log()).mean())  # as the official code takes the logarithm
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
 

@@ -18,8 +18,9 @@ from vidsift.errors import DataError, RecipeError, TrainingError
 from vidsift.models import load_model
 from vidsift.training import loop, objective
 from vidsift.training.folder import METRICS, MODEL
-from vidsift.training.loop import Sampler, train
+from vidsift.training.loop import train
 from vidsift.training.progress import TrainProgress
+from vidsift.training.sampler import Sampler
 
 
 def logged(folder: Path, key: str = "loss") -> dict[int, Any]:

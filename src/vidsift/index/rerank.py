@@ -16,7 +16,8 @@ class RerankWeights:
     """How a clip's two scores are mixed: coarse_weight x cosine + fine_weight x text-gated score.
 
     temperature: of the softmax over frames (EERCF's text-gated interaction block, official tau 0.1).
-    candidates: length of the short list when the search does not say.
+    candidates: length of the short list when the search does not say.  own_score: rank by the method's own
+    similarity instead, if the search is given the model.
     The index keeps its model's numbers, so that searching by vector needs no model.
     """
 
@@ -24,6 +25,7 @@ class RerankWeights:
     fine_weight: float = 0.5
     temperature: float = 0.1
     candidates: int = 100
+    own_score: bool = False
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)

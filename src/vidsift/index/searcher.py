@@ -148,7 +148,8 @@ class Index:
 
         query: a sentence, which `model` encodes, or a sentence vector [D] of the index's model.
         reranker: the index's model again, whose own similarity then ranks the short list in place of the
-        text-gated frame score, and whose frame relevance gives the moments; any method can be one.
+        text-gated frame score, and whose frame relevance gives the moments; any method can be one. A model
+        that was tuned to its own score is its own reranker.
         candidates: clips to rerank (never fewer than k); None takes what the model was tuned to. When they
         hold fewer than k videos, the best clips of the next videos join them.
         group_by: "video" keeps the best clip of each file, "clip" all clips.
@@ -161,6 +162,8 @@ class Index:
             raise QueryError(f"k and candidates must be at least 1, got k={k}, candidates={candidates}")
         if group_by not in ("video", "clip"):
             raise QueryError(f"group_by must be 'video' or 'clip', got {group_by!r}")
+        if reranker is None and weights.own_score and isinstance(query, str):
+            reranker = _as_reranker(model)
         if reranker is not None:
             self._check_reranker(query, reranker)
         began = time.perf_counter()
@@ -269,6 +272,15 @@ class Index:
 
     def _store(self) -> Store:
         return _open_store(self.folder, self.config)
+
+
+def _as_reranker(model: QueryEncoder | None) -> RetrievalModel | None:
+    """The model itself, if it is more than an encoder of queries."""
+    if model is None:
+        return None
+    from vidsift.models import RetrievalModel
+
+    return model if isinstance(model, RetrievalModel) else None
 
 
 def _problems(files: Iterable[FileRecord], status: str) -> list[dict[str, str]]:

@@ -153,8 +153,17 @@ class _ChosenModel:
         return self._model
 
     def spec(self) -> ModelSpec:
-        """What a new index remembers; the name is one that `load_model` takes wherever that is known."""
+        """What a new index remembers; the name is one that `load_model` takes wherever that is known.
+
+        Raises ModelMismatchError for a model in legacy mode, which scores the padding that no index keeps.
+        """
         model = self.load()
+        if getattr(model.config, "legacy", False):
+            raise ModelMismatchError(
+                f"{self._name or model.name}: is in legacy mode, which counts padded frames as the official "
+                "code does; an index keeps real frames only. Convert the checkpoint without --legacy to "
+                "search with it"
+            )
         return ModelSpec(
             name=self._name or model.name,
             fingerprint=self._fingerprint or "",

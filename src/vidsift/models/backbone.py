@@ -110,6 +110,12 @@ class Backbone(nn.Module):
         scaled: Tensor = cosine * self.model.logit_scale.exp()
         return scaled
 
+    def cosines(self, logits: Tensor) -> Tensor:
+        """The inverse of `logits`."""
+        zero, one = self.logits(torch.tensor([0.0, 1.0], device=logits.device))
+        found: Tensor = (logits - zero) / (one - zero)
+        return found
+
     # -- pictures ------------------------------------------------------------------------------------
 
     def normalise(self, frames: Tensor) -> Tensor:

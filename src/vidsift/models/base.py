@@ -31,12 +31,14 @@ class SearchWeights:
     """How the index ranks its short list: coarse_weight x cosine + fine_weight x text-gated frame score.
 
     temperature: of the gate.  candidates: length of the short list that is enough.
+    own_score: rank by the method's own similarity instead, where the model is at hand.
     """
 
     coarse_weight: float = 0.5
     fine_weight: float = 0.5
     temperature: float = 0.1
     candidates: int = 100
+    own_score: bool = False
 
 
 class RetrievalModel(nn.Module):
@@ -134,6 +136,8 @@ class RetrievalModel(nn.Module):
     # -- what training asks of a method ------------------------------------------------------------------
 
     score_names: ClassVar[tuple[str, ...]] = ("similarity", "coarse")
+    undecayed: ClassVar[frozenset[str]] = frozenset()
+    """Last names of matrices that start as the identity: weight decay would pull them to zero."""
 
     def score(self, name: str, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         """One of `score_names`, logits [T, V]: what a contrastive term of a recipe names.
@@ -150,6 +154,10 @@ class RetrievalModel(nn.Module):
         """Logits [T, V] of the coarse vectors alone: what recall ranks by."""
         return self.backbone.logits(text.sentence @ clips.coarse.T)
 
+    def query_vectors(self, text: TextFeatures) -> Tensor:
+        """What stands for texts in an index: [T, D] unit norm, whose cosines rank as `coarse_similarity`."""
+        return text.sentence
+
     def own_vectors(self, text: TextFeatures, clips: ClipFeatures) -> dict[str, Tensor]:
         """The vectors of clip i that meet the sentence of text i in its scores, by name: [B, D] each."""
         return {"coarse": clips.coarse}
@@ -158,13 +166,13 @@ class RetrievalModel(nn.Module):
         """What fine-grained teaching compares with its teachers' weights: [T, V, F], `frame_relevance`."""
         return self.frame_relevance(text, clips)
 
-    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures, temperature: float) -> Tensor:
+    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
         """What this model, as a teacher, says of frames: [T, V, F], rows sum to 1 over real frames.
 
-        As TeachCLIP takes it from X-CLIP and TS2-Net: the softmax of sentence-frame cosines (temperature 1
-        in the official code, which makes it nearly uniform).
+        As TeachCLIP takes it from X-CLIP and TS2-Net: the softmax of sentence-frame cosines at temperature
+        1, which is nearly uniform; a recipe's temperature sharpens it.
         """
-        return text_gated_weights(clips.frames, text.sentence, clips.mask, temperature)
+        return text_gated_weights(clips.frames, text.sentence, clips.mask, 1.0)
 
     # -- shared by all methods -------------------------------------------------------------------------
 
@@ -215,9 +223,9 @@ class RetrievalModel(nn.Module):
 
     @torch.inference_mode()
     def encode_queries(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Sentence vectors of texts: float32 [T, D], unit norm."""
-        sentence = self.encode_text(*self.tokenize(texts)).sentence
-        return np.asarray(sentence.float().cpu().numpy())
+        """What an index compares with its vectors: `query_vectors` of texts, float32 [T, D]."""
+        query = self.query_vectors(self.encode_text(*self.tokenize(texts)))
+        return np.asarray(query.float().cpu().numpy())
 
     @torch.inference_mode()
     def encode_video_np(

@@ -33,6 +33,19 @@ class XClipHead(nn.Module):
                      [ att_k(att_a(C; M_w); M_f2) + att_a(att_k(C; M_f); M_w2) ] / 2
     """
 
+    IDENTITIES = frozenset(
+        {
+            "sentence_video",
+            "word_frame",
+            "word_video",
+            "words_first",
+            "words_last",
+            "sentence_frame",
+            "frames_first",
+            "frames_last",
+        }
+    )
+
     def __init__(self, width: int, words: int, frames: int, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature

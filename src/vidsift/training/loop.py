@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsift.errors import RecipeError, TrainingError
 from vidsift.models.storage import read_model
-from vidsift.training.data import PairSet, describe
+from vidsift.training.data import describe
 from vidsift.training.distributed import World, average_gradients, joined
 from vidsift.training.folder import MODEL, RunFolder, rounded, write_atomically
 from vidsift.training.inputs import Inputs
@@ -24,38 +23,13 @@ from vidsift.training.objective import Objective
 from vidsift.training.optimiser import make_optimiser, set_rates
 from vidsift.training.progress import Report, Smooth, TrainProgress
 from vidsift.training.recipe import Recipe
+from vidsift.training.sampler import Sampler
 from vidsift.training.setup import Setup, prepare
 from vidsift.training.step import Batch, StepRunner, chunk_for
 from vidsift.training.validation import Gallery, measure, selection, tune_search
 
 log = logging.getLogger("vidsift.training")
 _BEST = "best"
-
-
-class Sampler:
-    """Which pairs a step sees: an epoch shows every clip once, with one of its captions.
-
-    A pure function of seed and step, so that a resumed run sees what an undisturbed one would have seen.
-    """
-
-    def __init__(self, pairs: PairSet, batch: int, seed: int) -> None:
-        self.batch, self.seed = batch, seed
-        order = np.argsort(pairs.clip_of, kind="stable")
-        self.captions = order
-        self.starts = np.searchsorted(pairs.clip_of[order], np.arange(len(pairs.clips)))
-        self.counts = np.bincount(pairs.clip_of, minlength=len(pairs.clips))
-        self.per_epoch = len(pairs.clips) // batch
-        self._epoch, self._drawn = -1, np.zeros(0, np.int64)
-
-    def captions_of(self, step: int) -> NDArray[np.int64]:
-        """Numbers of the captions of a step's batch, [B], no two of the same clip."""
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            rng = np.random.default_rng((self.seed, epoch))
-            clips = rng.permutation(len(self.counts))
-            chosen = (rng.random(len(clips)) * self.counts[clips]).astype(np.int64)
-            self._epoch, self._drawn = epoch, self.captions[self.starts[clips] + chosen]
-        return self._drawn[place * self.batch : (place + 1) * self.batch]
 
 
 class _Run:
@@ -67,7 +41,7 @@ class _Run:
         self.trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         if not self.trained:
             raise TrainingError(f"{recipe.name}: every learning rate is 0, so there is nothing to train")
-        self.optimiser = make_optimiser(self.trained, recipe.optimiser, recipe.steps)
+        self.optimiser = make_optimiser(self.trained, recipe.optimiser, recipe.steps, self.model.undecayed)
         self.sampler = Sampler(self.inputs.pairs, recipe.batch, recipe.seed)
         objective = Objective(recipe.objective, self.model)
         bf16 = recipe.precision == "bf16"
@@ -117,9 +91,8 @@ class _Run:
         pictures = self.inputs.read_clips(clips[own])
         # The words of the whole batch, so that every process pads to the same length.
         texts = self.inputs.read_texts(captions).select(own)
-        used = slice(0, share * self.world.size)
-        signals = None if self.teachers is None else self.teachers.read(captions[used])
-        return Batch(texts, pictures, torch.from_numpy(clips[used]), signals)
+        signals = None if self.teachers is None else self.teachers.read(step, captions)
+        return Batch(texts, pictures, torch.from_numpy(clips), signals)
 
     def advance(self) -> dict[str, float]:
         """One step; returns the terms, the length of the gradient and the rate, for the log."""

@@ -49,7 +49,8 @@ class Objective:
         for name, weight in section.contrastive.items():
             terms[f"contrastive_{name}"] = (weight, symmetric_info_nce(scores[name], ids=known))
         if section.max_margin:
-            loss = max_margin(_unscaled(model, scores["similarity"]), section.max_margin.margin, known)
+            cosines = model.backbone.cosines(scores["similarity"])
+            loss = max_margin(cosines, section.max_margin.margin, known)
             terms["max_margin"] = (section.max_margin.weight, loss)
         if section.correlation:
             own = model.own_vectors(text, clips)
@@ -100,13 +101,6 @@ def _fine(
     if fine.per_clip and fine.kind != "pearson":
         losses = losses * clips.mask.sum() / clips.mask.any(-1).sum().clamp_min(1)
     return losses
-
-
-def _unscaled(model: RetrievalModel, logits: Tensor) -> Tensor:
-    """The scores before the backbone's scale and bias."""
-    zero, one = model.backbone.logits(torch.tensor([0.0, 1.0], device=logits.device))
-    cosines: Tensor = (logits - zero) / (one - zero)
-    return cosines
 
 
 class _Scores:

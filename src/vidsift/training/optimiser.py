@@ -1,4 +1,4 @@
-"""The optimiser of a recipe: one learning rate per part of the model, decay on matrices only."""
+"""The optimiser of a recipe: one learning rate per part of the model, decay on weight matrices only."""
 
 from __future__ import annotations
 
@@ -33,12 +33,18 @@ def freeze(model: RetrievalModel, rates: LearningRates) -> list[tuple[str, nn.Pa
 
 
 def make_optimiser(
-    trained: list[tuple[str, nn.Parameter]], section: OptimiserSection, steps: int
+    trained: list[tuple[str, nn.Parameter]],
+    section: OptimiserSection,
+    steps: int,
+    undecayed: frozenset[str] = frozenset(),
 ) -> torch.optim.Optimizer:
-    """AdamW or BertAdam over what is trained; the group's `peak` is its part's rate."""
+    """AdamW or BertAdam over what is trained; the group's `peak` is its part's rate.
+
+    undecayed: last names of matrices without weight decay (a model's `undecayed`), as vectors are.
+    """
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in trained:
-        decays = parameter.ndim > 1
+        decays = parameter.ndim > 1 and name.rpartition(".")[2] not in undecayed
         groups.setdefault((part_of(name), decays), []).append(parameter)
     described: list[dict[str, Any]] = [
         {

@@ -137,10 +137,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TeachersSection(Section):
-    """models: folders (or names) of trained models.  cache: folder of what they said, shared by runs."""
+    """models: folders (or names) of trained models.  cache: folder of what they said, shared by runs.
+
+    scores: which pairs they score: those of the batches that this run (or one of the same seed, batch and
+    steps) will see, or `all` captions against all clips, for any run.
+    """
 
     models: tuple[str, ...] = Field(min_length=1)
     cache: Path = Path("runs/teachers")
+    scores: Literal["batches", "all"] = "batches"
 
 
 class LearningRates(Section):

@@ -16,6 +16,7 @@ from vidsift.training.inputs import Inputs
 from vidsift.training.optimiser import freeze
 from vidsift.training.recipe import Recipe
 from vidsift.training.rowstore import RowStore
+from vidsift.training.sampler import Sampler
 from vidsift.training.teachers import TeacherCache, distill
 from vidsift.training.teachers import store_name as teacher_name
 
@@ -79,7 +80,11 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
         if world.leads:
             open_teachers(recipe, model, inputs[0], progress)
         world.wait()
-        signals = TeacherCache(open_teachers(recipe, model, inputs[0]), inputs[0].pairs)
+        fine = recipe.objective.fine_teaching
+        stores = open_teachers(recipe, model, inputs[0])
+        planned = recipe.teachers is not None and recipe.teachers.scores == "batches"
+        temperature = fine.temperature if fine else 1.0
+        signals = TeacherCache(stores, inputs[0].pairs, planned, temperature)
     return Setup(model, inputs[0], inputs[1], signals)
 
 
@@ -112,9 +117,10 @@ def open_teachers(
     Raises DataError for a teacher whose frames per clip are not the student's.
     """
     assert recipe.teachers is not None
-    fine = recipe.objective.fine_teaching
-    temperature = fine.temperature if fine else 1.0
     pairs, stores = inputs.pairs, []
+    plan = None
+    if recipe.teachers.scores == "batches":
+        plan = Sampler(pairs, recipe.batch, recipe.seed).plan(recipe.steps)
     for name in recipe.teachers.models:
         teacher = load_model(name, student.device).eval().requires_grad_(False)
         if teacher.frames_per_clip != recipe.method.frames:
@@ -122,7 +128,7 @@ def open_teachers(
                 f"{name}: this teacher sees {teacher.frames_per_clip} frames a clip, the student "
                 f"{recipe.method.frames}; their weights over frames cannot be compared"
             )
-        folder = teacher_name(recipe.teachers.cache, pairs, teacher, temperature)
+        folder = teacher_name(recipe.teachers.cache, pairs, teacher, plan)
         report = _titled(progress, f"teacher {folder.name}")
 
         def features(teacher: RetrievalModel = teacher) -> tuple[TextFeatures, ClipFeatures]:
@@ -131,7 +137,7 @@ def open_teachers(
                 own.clips, own.clip_rows = inputs.clips, inputs.clip_rows
             return own.encode_all(teacher)
 
-        stores.append(distill(teacher, pairs, features, folder, temperature, report))
+        stores.append(distill(teacher, pairs, features, folder, plan, report))
     return stores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vidsift.errors import DataError
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
+from vidsift.models.pooling import masked_softmax
 from vidsift.training.data import PairSet
 from vidsift.training.rowstore import Array, Rows, RowStore
 
@@ -34,12 +36,15 @@ class TeacherSignals:
     weights: Tensor
 
 
-def store_name(folder: Path, pairs: PairSet, teacher: RetrievalModel, temperature: float) -> Path:
-    """Where the cache of one teacher lies: named by what it is called, not by what is inside."""
+def store_name(
+    folder: Path, pairs: PairSet, teacher: RetrievalModel, plan: NDArray[np.int64] | None = None
+) -> Path:
+    """Where the cache of one teacher lies: named by what it is called and, if it is made for one, a plan."""
     path = Path(teacher.name)
     # A trained run's model lies in RUN/model.
     called = path.parent.name if path.name == "model" and path.parent.name else path.name
-    return folder / f"{pairs.name}_{called}_t{temperature:g}"
+    made_for = "all" if plan is None else f"plan-{_digest(plan)[:8]}"
+    return folder / f"{pairs.name}_{called}_{made_for}"
 
 
 def distill(
@@ -47,55 +52,72 @@ def distill(
     pairs: PairSet,
     features: Callable[[], tuple[TextFeatures, ClipFeatures]],
     folder: Path,
-    temperature: float,
+    plan: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> RowStore:
-    """Write down a teacher's logits of every caption against every clip, and its weights over frames.
+    """Write down a teacher's logits, and its weights over the frames of every caption's own clip.
 
     features: gives this teacher's features of all captions [T] and all clips [V]; only asked when rows are
     missing.
-    temperature: of the weights.  An interrupted run goes on; a cache of another teacher or other data is
-    refused (DataError).
-    Rows, one a caption: `scores` uint16 [V] with `low` and `step` float32, `weights` float16 [F].
+    plan: the captions of every step of a run, [steps, B]; then only the pairs of these batches are scored,
+    one row a step. None scores every caption against every clip, one row a caption, for any run.
+    An interrupted run goes on; a cache of another teacher or other data is refused (DataError).
+    Arrays, with L = (T) or (steps, B) and N = V or B: `scores` uint16 [L, N] with `low` and `step` float32
+    [L], `weights` float32 [L, F].
     """
-    frames = teacher.frames_per_clip
+    row = () if plan is None else (plan.shape[1],)
+    others = len(pairs.clips) if plan is None else plan.shape[1]
     arrays = {
-        "scores": Array((len(pairs.clips),), "u2"),
-        "low": Array((), "f4"),
-        "step": Array((), "f4"),
-        "weights": Array((frames,), "f2"),
+        "scores": Array((*row, others), "u2"),
+        "low": Array(row, "f4"),
+        "step": Array(row, "f4"),
+        "weights": Array((*row, teacher.frames_per_clip), "f4"),
     }
     identity = {
         "teacher": teacher.fingerprint(),
         "data": pairs.identity(),
-        "temperature": temperature,
-        "frames per clip": frames,
+        "plan": None if plan is None else _digest(plan),
+        "frames per clip": teacher.frames_per_clip,
     }
-    store = RowStore(folder, len(pairs.captions), arrays, identity)
+    store = RowStore(folder, len(pairs.captions) if plan is None else len(plan), arrays, identity)
     if not len(store.missing()):
         return store
     text, clips = features()
 
     @torch.inference_mode()
     def make(numbers: NDArray[np.int64]) -> Rows:
-        some = text.select(torch.from_numpy(numbers))
-        found = teacher.similarity(some, clips).float().cpu()
-        if not torch.isfinite(found).all():
-            raise DataError(f"{teacher.name}: this teacher's scores are not finite; it cannot teach")
-        low, high = found.amin(1), found.amax(1)
-        step = (high - low).clamp_min(torch.finfo(torch.float32).tiny) / _STEPS
-        scaled = ((found - low[:, None]) / step[:, None]).round().clamp(0, _STEPS)
-        own = clips.select(torch.from_numpy(pairs.clip_of[numbers]))
-        weights = paired(teacher.teaching_weights(some, own, temperature))
-        return {
-            "scores": scaled.to(torch.int32).numpy().astype(np.uint16),
-            "low": low.numpy(),
-            "step": step.numpy(),
-            "weights": weights.half().cpu().numpy(),
-        }
+        if plan is None:
+            own = clips.select(torch.from_numpy(pairs.clip_of[numbers]))
+            return _signals(teacher, text.select(torch.from_numpy(numbers)), clips, own)
+        steps = []
+        for captions in plan[numbers]:
+            own = clips.select(torch.from_numpy(pairs.clip_of[captions]))
+            steps.append(_signals(teacher, text.select(torch.from_numpy(captions)), own, own))
+        return {name: np.stack([step[name] for step in steps]) for name in arrays}
 
     store.fill(make, _BLOCK, progress)
     return store
+
+
+def _signals(teacher: RetrievalModel, text: TextFeatures, clips: ClipFeatures, own: ClipFeatures) -> Rows:
+    """Rows of a store.  text: [T].  clips: of the columns, [N].  own: the clips of the texts, [T]."""
+    found = teacher.similarity(text, clips).float().cpu()
+    if not torch.isfinite(found).all():
+        raise DataError(f"{teacher.name}: this teacher's scores are not finite; it cannot teach")
+    low, high = found.amin(1), found.amax(1)
+    step = (high - low).clamp_min(torch.finfo(torch.float32).tiny) / _STEPS
+    scaled = ((found - low[:, None]) / step[:, None]).round().clamp(0, _STEPS)
+    weights = paired(teacher.teaching_weights(text, own))
+    return {
+        "scores": scaled.to(torch.int32).numpy().astype(np.uint16),
+        "low": low.numpy(),
+        "step": step.numpy(),
+        "weights": weights.float().cpu().numpy(),
+    }
+
+
+def _digest(plan: NDArray[np.int64]) -> str:
+    return hashlib.sha256(repr(plan.shape).encode() + np.ascontiguousarray(plan, "<i8").tobytes()).hexdigest()
 
 
 def paired(relevance: Tensor) -> Tensor:
@@ -103,24 +125,43 @@ def paired(relevance: Tensor) -> Tensor:
     return relevance.diagonal(dim1=0, dim2=1).T
 
 
-class TeacherCache:
-    """The signals of several teachers, read from their stores."""
+def sharpened(weights: Tensor, temperature: float) -> Tensor:
+    """Weights that a softmax gave, as it would give them at another temperature: w ** (1 / t), summing to 1.
 
-    def __init__(self, stores: Sequence[RowStore], pairs: PairSet) -> None:
+    weights: [..., F], rows sum to 1 or are all 0.  What is 0 stays 0.
+    """
+    logits = weights.clamp_min(torch.finfo(weights.dtype).tiny).log() / temperature
+    return masked_softmax(logits, weights > 0)
+
+
+class TeacherCache:
+    """The signals of several teachers, read from their stores.
+
+    planned: the stores hold the batches of a run, not every caption.  temperature: of the weights over
+    frames.
+    """
+
+    def __init__(
+        self, stores: Sequence[RowStore], pairs: PairSet, planned: bool, temperature: float = 1.0
+    ) -> None:
         for store in stores:
             if len(missing := store.missing()):
-                raise DataError(f"{store.folder}: {len(missing)} captions are not there yet")
-        self.clip_of = pairs.clip_of
+                raise DataError(f"{store.folder}: {len(missing)} rows are not there yet")
+        self.clip_of, self.planned, self.temperature = pairs.clip_of, planned, temperature
         self.folders = [store.folder for store in stores]
-        names = ("scores", "low", "step", "weights")
-        self.stores = [{name: store.open(name) for name in names} for store in stores]
+        self.stores = [{name: store.open(name) for name in store.arrays} for store in stores]
 
-    def read(self, captions: NDArray[np.int64]) -> TeacherSignals:
-        """Signals of a batch.  captions: [B] numbers of captions, which stand for their clips as well."""
-        clips = self.clip_of[captions]
+    def read(self, step: int, captions: NDArray[np.int64]) -> TeacherSignals:
+        """Signals of the batch of a step.  captions: [B] its numbers, which stand for their clips as well."""
+        rows = step if self.planned else captions
         scores, weights = [], []
         for store in self.stores:
-            found = store["scores"][captions[:, None], clips[None, :]].astype(np.float32)
-            scores.append(store["low"][captions, None] + found * store["step"][captions, None])
-            weights.append(store["weights"][captions].astype(np.float32))
-        return TeacherSignals(torch.from_numpy(np.stack(scores)), torch.from_numpy(np.stack(weights)))
+            steps = store["scores"][rows]
+            if not self.planned:
+                steps = steps[:, self.clip_of[captions]]
+            scores.append(
+                store["low"][rows][:, None] + steps.astype(np.float32) * store["step"][rows][:, None]
+            )
+            weights.append(store["weights"][rows])
+        sharp = sharpened(torch.from_numpy(np.stack(weights)), self.temperature)
+        return TeacherSignals(torch.from_numpy(np.stack(scores)), sharp)

@@ -40,14 +40,23 @@ def all_scores(model: RetrievalModel, gallery: Gallery, name: str = "similarity"
 
 
 @torch.inference_mode()
-def gated_scores(gallery: Gallery, temperature: float) -> Scores:
-    """The text-gated score of frames by which an index reranks, for all pairs: float32 [T, V]."""
-    clips = gallery.clips
-    rows = [
-        text_gated_score(clips.frames, part, clips.mask, temperature).float().cpu().numpy()
-        for part in torch.split(gallery.text.sentence, _BLOCK)
-    ]
-    return np.concatenate(rows)
+def index_scores(model: RetrievalModel, gallery: Gallery, temperature: float) -> tuple[Scores, Scores]:
+    """The two scores that an index mixes, for all pairs: the coarse cosine and the text-gated frame score."""
+    clips, coarse, fine = gallery.clips, [], []
+    for i in range(0, len(gallery.text), _BLOCK):
+        query = model.query_vectors(gallery.text.select(slice(i, i + _BLOCK)))
+        coarse.append((query @ clips.coarse.T).float().cpu().numpy())
+        gated = text_gated_score(clips.frames, query, clips.mask, temperature)
+        fine.append(gated.float().cpu().numpy())
+    return np.concatenate(coarse), np.concatenate(fine)
+
+
+def index_ranking(model: RetrievalModel, gallery: Gallery, weights: SearchWeights) -> Scores:
+    """The scores by which an index ranks its short list, for all pairs, under the given weights."""
+    if weights.own_score:
+        return all_scores(model, gallery)
+    coarse, fine = index_scores(model, gallery, weights.temperature)
+    return weights.coarse_weight * coarse + weights.fine_weight * fine
 
 
 def staged(coarse: Scores, fine: Scores, candidates: int) -> Scores:
@@ -107,28 +116,29 @@ def tune_search(
 ) -> tuple[SearchWeights, dict[str, Any]]:
     """Choose how an index ranks with this model, on the validation set, and say what that gives.
 
-    Mixing weights and temperature: the best R@1 (then R@5) of ranking everything.  Candidates: the fewest
-    that come within the tolerance of it.
+    Mixing weights and temperature: the best R@1 (then R@5) of ranking everything; the method's own score,
+    where that is better.  Candidates: the fewest that come within the tolerance of it.
     """
-    coarse = all_scores(model, gallery, "coarse")
-    zero, one = model.backbone.logits(torch.tensor([0.0, 1.0], device=model.device)).tolist()
-    cosine: Scores = (coarse - np.float32(zero)) / np.float32(one - zero)
     best: tuple[float, float] | None = None
     for temperature in _TEMPERATURES:
-        fine = gated_scores(gallery, temperature)
+        coarse, fine = index_scores(model, gallery, temperature)
         for weight in _GRID:
-            mixed = weight * cosine + (1 - weight) * fine
+            rest = round(1 - weight, 1)
+            mixed = weight * coarse + rest * fine
             found = text_to_video(mixed, gallery.clip_of)
             if best is None or (found.r1, found.r5) > best:
-                best = (found.r1, found.r5)
-                weights = SearchWeights(weight, round(1 - weight, 1), temperature)
-                chosen = mixed
+                best, scores = (found.r1, found.r5), mixed
+                chosen = SearchWeights(weight, rest, temperature)
+    own = all_scores(model, gallery)
+    found = text_to_video(own, gallery.clip_of)
+    if best is None or (found.r1, found.r5) > best:
+        chosen, scores = SearchWeights(own_score=True), own
     by_candidates = {
-        k: text_to_video(staged(cosine, chosen, k), gallery.clip_of).r1 for k in section.candidates
+        k: text_to_video(staged(coarse, scores, k), gallery.clip_of).r1 for k in section.candidates
     }
-    whole = text_to_video(chosen, gallery.clip_of)
+    whole = text_to_video(scores, gallery.clip_of)
     enough = [k for k, r1 in sorted(by_candidates.items()) if r1 >= whole.r1 - section.tolerance]
-    weights = replace(weights, candidates=enough[0] if enough else max(section.candidates))
+    weights = replace(chosen, candidates=enough[0] if enough else max(section.candidates))
     report = {
         "weights": asdict(weights),
         "exhaustive": asdict(whole),

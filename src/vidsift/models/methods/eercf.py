@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -125,6 +123,7 @@ class EERCF(PooledModel):
 
     method = "eercf"
     index_parts = frozenset({"coarse", "frames", "contextual", "gram"})
+    undecayed = frozenset({"sentence_video", "frame_mixing"})
     config_class = EERCFConfig
     score_names = (*PooledModel.score_names, "weak", "strong")
 
@@ -287,11 +286,9 @@ class EERCF(PooledModel):
         mask = self._weighed(clips.mask)
         return text_gated_weights(clips.frames, text.sentence, mask, self.config.gate_temperature)
 
-    @torch.inference_mode()
-    def encode_queries(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def query_vectors(self, text: TextFeatures) -> Tensor:
         """Sentences through the learned matrix, so that coarse vectors rank as the first stage does."""
-        sentence = self.encode_text(*self.tokenize(texts)).sentence.float()
-        return np.asarray(unit(sentence @ self.sentence_video.float()).cpu().numpy())
+        return unit(text.sentence.float() @ self.sentence_video.float())
 
     def _weighed(self, mask: Tensor) -> Tensor:
         return torch.ones_like(mask) if self.config.legacy else mask

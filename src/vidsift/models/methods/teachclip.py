@@ -67,10 +67,8 @@ class TeachClip(PooledModel):
         weights = self.frame_weights(clips)
         return weights.unsqueeze(0).expand(len(text), *weights.shape)
 
-    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures, temperature: float) -> Tensor:
-        """The same weights; a temperature below 1 sharpens them."""
-        weights = self._softmax(clips.extra["logits"].float() / temperature, clips.mask)
-        return weights.unsqueeze(0).expand(len(text), *weights.shape)
+    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        return self.frame_relevance(text, clips)
 
     def frame_weights(self, clips: ClipFeatures) -> Tensor:
         """What fine-grained teaching supervises: softmax of the logits, [V, F]."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,6 +40,7 @@ class VidsiftConfig(PooledConfig):
     sharp_temperature: float = 0.01
     words: int = 32
     frames: int = 12
+    heads: int = 1
     attentional: bool = True
     gated: bool = True
     worded: bool = True
@@ -57,11 +56,13 @@ class Vidsift(PooledModel):
         gated    t . unit(sum_k softmax_k(t . u_k / 0.1) u_k),  u_k = unit(X_k)
         worded   the mean of X-CLIP's video-word, sentence-frame and frame-word contrasts over v and u
 
-    `similarity` is the mean of the three, times the logit scale. A clip is v, u and F logits.
+    `similarity` is the mean of the three, times the logit scale. A clip is v and u.
+    extra of clips: `logits` r [V, F], which fine-grained teaching teaches; no search needs them.
     """
 
     method = "vidsift"
-    index_parts = frozenset({"coarse", "frames", "logits"})
+    index_parts = frozenset({"coarse", "frames"})
+    undecayed = XClipHead.IDENTITIES
     config_class = VidsiftConfig
     score_names = (*PooledModel.score_names, "gated", "worded")
 
@@ -70,7 +71,7 @@ class Vidsift(PooledModel):
         self.temporal = TemporalStack(width, settings.layers, settings.positions)
         self.temporal.start_from_text(self.backbone)
         if settings.attentional:
-            self.hidden, self.weigh = nn.Linear(width, width), nn.Linear(width, 1)
+            self.hidden, self.weigh = nn.Linear(width, width), nn.Linear(width, settings.heads)
             init_linear(self.hidden)
             init_linear(self.weigh)
         self.head = XClipHead(width, settings.words, settings.frames, settings.sharp_temperature)
@@ -79,11 +80,12 @@ class Vidsift(PooledModel):
         seen = self.temporal(frames, mask, False).float()
         vectors = unit(seen).masked_fill(~mask.unsqueeze(-1), 0.0)
         if self.config.attentional:
-            logits = self.weigh(F.relu(self.hidden(seen))).squeeze(-1).float().masked_fill(~mask, 0.0)
-            weights = masked_softmax(logits / self.config.temperature, mask)
-            coarse = unit((weights.unsqueeze(-1) * vectors).sum(1))
+            logits = self.weigh(F.relu(self.hidden(seen))).float().masked_fill(~mask.unsqueeze(-1), 0.0)
+            weights = masked_softmax((logits / self.config.temperature).transpose(1, 2), mask.unsqueeze(1))
+            split = vectors.view(*mask.shape, self.config.heads, -1)
+            coarse = unit(torch.einsum("vhf,vfhd->vhd", weights, split).flatten(1))
         else:
-            logits, coarse = torch.zeros_like(mask, dtype=torch.float32), unit(masked_mean(vectors, mask))
+            logits, coarse = torch.zeros(*mask.shape, 1, device=mask.device), unit(masked_mean(vectors, mask))
         kept = vectors if self.config.contextual else unit(frames).masked_fill(~mask.unsqueeze(-1), 0.0)
         return ClipFeatures(coarse, kept, mask, extra={"logits": logits})
 
@@ -137,8 +139,6 @@ class Vidsift(PooledModel):
         weights = masked_softmax(clips.extra["logits"].float(), clips.mask)
         return weights.unsqueeze(0).expand(len(text), *weights.shape)
 
-    @torch.inference_mode()
-    def encode_queries(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def query_vectors(self, text: TextFeatures) -> Tensor:
         """Sentences through the learned matrix, so that coarse vectors rank as the first stage does."""
-        sentence = self.encode_text(*self.tokenize(texts)).sentence.float()
-        return np.asarray(unit(sentence @ self.head.sentence_video.float()).cpu().numpy())
+        return unit(text.sentence.float() @ self.head.sentence_video.float())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,6 +44,7 @@ class XClip(PooledModel):
 
     method = "xclip"
     index_parts = frozenset({"coarse", "frames"})
+    undecayed = XClipHead.IDENTITIES
     config_class = XClipConfig
 
     def add_layers(self) -> None:
@@ -115,8 +114,6 @@ class XClip(PooledModel):
         mask = torch.ones_like(clips.mask) if self.config.legacy else clips.mask
         return text_gated_weights(clips.frames, text.sentence, mask, self.config.relevance_temperature)
 
-    @torch.inference_mode()
-    def encode_queries(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Sentences through the video-sentence matrix, so that coarse vectors rank as that contrast does."""
-        sentence = self.encode_text(*self.tokenize(texts)).sentence.float()
-        return np.asarray(unit(sentence @ self.head.sentence_video.float()).cpu().numpy())
+    def query_vectors(self, text: TextFeatures) -> Tensor:
+        """Sentences through the learned matrix, so that coarse vectors rank as the first stage does."""
+        return unit(text.sentence.float() @ self.head.sentence_video.float())

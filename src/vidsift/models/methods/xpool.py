@@ -219,10 +219,9 @@ class XPool(RetrievalModel):
             mask = self._attended_mask(clips.mask)
             return self.head.weights(text.extra["query"].float(), keys, mask).mean(-1)
 
-    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures, temperature: float) -> Tensor:
-        """The attention weights, as TeachCLIP takes them at temperature 1; a lower one sharpens them."""
-        weights = self.frame_relevance(text, clips)
-        return masked_softmax(weights.clamp_min(_TINY).log() / temperature, clips.mask.unsqueeze(0))
+    def teaching_weights(self, text: TextFeatures, clips: ClipFeatures) -> Tensor:
+        """The attention weights, as TeachCLIP takes them."""
+        return self.frame_relevance(text, clips)
 
     def _attended_mask(self, mask: Tensor) -> Tensor:
         return torch.ones_like(mask) if self.config.legacy else mask
