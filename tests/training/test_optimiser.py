@@ -1,5 +1,7 @@
 """Rates follow a line and a cosine; only weight matrices decay, and identity matrices are none."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -29,7 +31,7 @@ def test_rates_rise_from_the_first_step_and_fall_to_nothing_without_a_jump() -> 
     assert max(found) == pytest.approx(1.0)
     assert found.index(max(found)) == 10
     assert found[100] == pytest.approx(0.0, abs=1e-9)
-    assert max(abs(a - b) for a, b in zip(found, found[1:], strict=False)) < 0.1
+    assert max(abs(a - b) for a, b in pairwise(found)) < 0.1
     assert found[:11] == sorted(found[:11])
     assert found[10:] == sorted(found[10:], reverse=True)
 

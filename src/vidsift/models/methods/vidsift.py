@@ -40,7 +40,6 @@ class VidsiftConfig(PooledConfig):
     sharp_temperature: float = 0.01
     words: int = 32
     frames: int = 12
-    heads: int = 1
     attentional: bool = True
     gated: bool = True
     worded: bool = True
@@ -71,7 +70,7 @@ class Vidsift(PooledModel):
         self.temporal = TemporalStack(width, settings.layers, settings.positions)
         self.temporal.start_from_text(self.backbone)
         if settings.attentional:
-            self.hidden, self.weigh = nn.Linear(width, width), nn.Linear(width, settings.heads)
+            self.hidden, self.weigh = nn.Linear(width, width), nn.Linear(width, 1)
             init_linear(self.hidden)
             init_linear(self.weigh)
         self.head = XClipHead(width, settings.words, settings.frames, settings.sharp_temperature)
@@ -80,12 +79,11 @@ class Vidsift(PooledModel):
         seen = self.temporal(frames, mask, False).float()
         vectors = unit(seen).masked_fill(~mask.unsqueeze(-1), 0.0)
         if self.config.attentional:
-            logits = self.weigh(F.relu(self.hidden(seen))).float().masked_fill(~mask.unsqueeze(-1), 0.0)
-            weights = masked_softmax((logits / self.config.temperature).transpose(1, 2), mask.unsqueeze(1))
-            split = vectors.view(*mask.shape, self.config.heads, -1)
-            coarse = unit(torch.einsum("vhf,vfhd->vhd", weights, split).flatten(1))
+            logits = self.weigh(F.relu(self.hidden(seen))).squeeze(-1).float().masked_fill(~mask, 0.0)
+            weights = masked_softmax(logits / self.config.temperature, mask)
+            coarse = unit((weights.unsqueeze(-1) * vectors).sum(1))
         else:
-            logits, coarse = torch.zeros(*mask.shape, 1, device=mask.device), unit(masked_mean(vectors, mask))
+            logits, coarse = torch.zeros_like(mask, dtype=torch.float32), unit(masked_mean(vectors, mask))
         kept = vectors if self.config.contextual else unit(frames).masked_fill(~mask.unsqueeze(-1), 0.0)
         return ClipFeatures(coarse, kept, mask, extra={"logits": logits})
 
