@@ -1,0 +1,302 @@
+"""What teaching is worth, on the storyboard world: baselines, heavy teachers, taught students, two stages.
+
+Every row is a recipe of recipes/storyboard with a few settings over it, trained once per seed with the same
+budget, and chosen on validation. A seed's students learn from the teachers of the same seed. All that was
+measured of a run lies beside it (`result.json`), so that an interrupted program goes on where it stopped.
+Writes reports/teaching.json, .md and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+CANDIDATES = (10, 25, 50, 100)
+KINDS = ("scene", "ordered", "whole")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the report: a recipe, what is set over it, and the rows whose models teach it."""
+
+    name: str
+    recipe: str
+    changes: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+    group: str = "baseline"
+
+
+_ALONE = "objective={contrastive: {similarity: 1.0}}"
+_UNTAUGHT = ("objective.coarse_teaching=null", "objective.fine_teaching=null", "teachers=null")
+THREE = ("xclip", "ts2net", "xpool")
+
+ROWS = (
+    Row("meanp", "meanp"),
+    Row("seqtransf", "seqtransf"),
+    Row("afa", "teachclip", (_ALONE, "teachers=null")),
+    Row("afa, weight .2", "teachclip", ("objective={contrastive: {similarity: 0.2}}", "teachers=null")),
+    Row("xclip", "xclip", group="teacher"),
+    Row("ts2net", "ts2net", group="teacher"),
+    Row("xpool", "xpool", group="teacher"),
+    Row("eercf", "eercf", group="two stages"),
+    Row("eercf, no constraint", "eercf", ("objective.correlation=null",), group="two stages"),
+    Row("taught by xclip", "teachclip", (), ("xclip",), "taught"),
+    Row("taught by xclip, coarse", "teachclip", ("objective.fine_teaching=null",), ("xclip",), "taught"),
+    Row("taught by xclip, fine", "teachclip", ("objective.coarse_teaching=null",), ("xclip",), "taught"),
+    Row(
+        "taught by xclip, official",
+        "teachclip",
+        ("objective={preset: teachclip-code}",),
+        ("xclip",),
+        "taught",
+    ),
+    Row("taught by ts2net", "teachclip", (), ("ts2net",), "taught"),
+    Row("taught by xpool", "teachclip", (), ("xpool",), "taught"),
+    Row("taught by three", "teachclip", (), THREE, "taught"),
+    Row("vidsift", "vidsift", (), THREE, "vidsift"),
+    Row("vidsift, one teacher", "vidsift", (), ("xclip",), "vidsift"),
+    Row("vidsift, untaught", "vidsift", _UNTAUGHT, (), "vidsift"),
+    Row("vidsift, coarse teaching", "vidsift", ("objective.fine_teaching=null",), THREE, "vidsift"),
+    Row("vidsift, fine teaching", "vidsift", ("objective.coarse_teaching=null",), THREE, "vidsift"),
+    Row("vidsift, no constraint", "vidsift", ("objective.correlation=null",), THREE, "vidsift"),
+    Row("vidsift, no gate", "vidsift", ("method.settings.gated=false",), THREE, "vidsift"),
+    Row("vidsift, no words", "vidsift", ("method.settings.worded=false",), THREE, "vidsift"),
+    Row("vidsift, mean", "vidsift", ("method.settings.attentional=false",), THREE, "vidsift"),
+    Row(
+        "vidsift, frames before the stack", "vidsift", ("method.settings.contextual=false",), THREE, "vidsift"
+    ),
+)
+
+
+def by_name(name: str) -> Row:
+    """The row of a name."""
+    return next(row for row in ROWS if row.name == name)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing that a process does: train and measure a row, or have a teacher write down what it says."""
+
+    row: str
+    seed: int
+    distils: bool = False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where runs lie, how long they are, and how large the world is."""
+
+    work: Path
+    steps: int | None = None
+    videos: int | None = None
+    threads: int = 1
+
+    def folder(self, row: str, seed: int) -> Path:
+        return self.work / f"{row.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+    def recipe(self, row: Row, seed: int) -> Any:
+        """The row's recipe, resolved."""
+        from vidsift.training.recipe import load_recipe
+
+        over = [f"seed={seed}", f"features.folder={self.work / 'features'}", f"threads={self.threads}"]
+        over += [f"steps={self.steps}"] * bool(self.steps)
+        over += ["data.val_videos=250", "validation.every=100"]
+        if self.videos:
+            over += [f"data.train_videos={self.videos}", f"data.val_videos={max(20, self.videos // 8)}"]
+        over += row.changes
+        if row.teachers:
+            models = json.dumps([str(self.folder(name, seed) / "model") for name in row.teachers])
+            over += [f"teachers={{models: {models}, cache: {self.work / 'teachers'}}}"]
+        return load_recipe(ROOT / "recipes" / "storyboard" / f"{row.recipe}.yaml", over)
+
+    def result(self, row: str, seed: int) -> dict[str, Any] | None:
+        """What was measured, if it was measured of the recipe as it is now."""
+        path = self.folder(row, seed) / "result.json"
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text())
+        same = found["recipe"] == self.recipe(by_name(row), seed).model_dump(mode="json")
+        return found if same else None
+
+
+def work_on(bench: Bench, task: Task) -> str:
+    """Do one task; returns a line for the log."""
+    import torch
+
+    torch.set_num_threads(bench.threads)
+    began = time.perf_counter()
+    row = by_name(task.row)
+    if task.distils:
+        from vidsift.training.distributed import World
+        from vidsift.training.setup import prepare
+
+        taught = Row("", "teachclip", (), (row.name,))
+        prepare(bench.recipe(taught, task.seed), World())
+        return f"{row.name} {task.seed}: wrote down what it says in {time.perf_counter() - began:.0f} s"
+    result = train_and_measure(bench, row, task.seed)
+    path = bench.folder(row.name, task.seed) / "result.json"
+    path.write_text(json.dumps(result) + "\n")
+    test = result["test"]["t2v"]
+    return (
+        f"{row.name} {task.seed}: test R@1 {test['r1']:.1f}, R@5 {test['r5']:.1f} "
+        f"in {time.perf_counter() - began:.0f} s"
+    )
+
+
+def train_and_measure(bench: Bench, row: Row, seed: int) -> dict[str, Any]:
+    """Train one row with one seed, and measure the model that validation chose."""
+    from vidsift.models import load_model
+    from vidsift.training.data import load_pairs
+    from vidsift.training.loop import gallery, train
+    from vidsift.training.setup import open_inputs
+
+    recipe, folder = bench.recipe(row, seed), bench.folder(row.name, seed)
+    final = train(recipe, folder)
+    model = load_model(str(folder / "model"))
+    data = recipe.data.model_copy(
+        update={"train": "test", "val": "hard", "train_videos": bench.videos, "val_videos": bench.videos}
+    )
+    galleries = [
+        gallery(model, open_inputs(recipe, model, pairs))
+        for pairs in load_pairs(recipe.model_copy(update={"data": data}), model.preprocess.geometry)
+    ]
+    kinds = load_pairs(recipe.model_copy(update={"data": data}), model.preprocess.geometry)[0].kinds
+    test, hard = (measured(model, one) for one in galleries)
+    test["r1_by_kind"] = of_kinds(model, galleries[0], kinds)
+    return {
+        "row": row.name,
+        "seed": seed,
+        "recipe": recipe.model_dump(mode="json"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "validation": final,
+        "curve": curve(folder / "metrics.jsonl"),
+        "test": test,
+        "hard": hard,
+        "cost": cost(model, galleries[0]),
+    }
+
+
+def curve(log: Path) -> list[dict[str, float]]:
+    """R@1 on validation by step."""
+    lines = (json.loads(line) for line in log.read_text().splitlines())
+    return [
+        {"step": line["step"], "r1": line["validation"]["t2v"]["r1"]}
+        for line in lines
+        if "validation" in line
+    ]
+
+
+def measured(model: Any, seen: Any) -> dict[str, Any]:
+    """Both directions of the method's own score, its coarse vectors alone, two stages, the index's search."""
+    from vidsift.training.validation import (
+        all_scores,
+        index_ranking,
+        index_scores,
+        staged,
+        text_to_video,
+        video_to_text,
+    )
+
+    fine, coarse = all_scores(model, seen), all_scores(model, seen, "coarse")
+    found = {
+        "t2v": asdict(text_to_video(fine, seen.clip_of)),
+        "v2t": asdict(video_to_text(fine, seen.clip_of)),
+        "coarse": asdict(text_to_video(coarse, seen.clip_of)),
+    }
+    for k in CANDIDATES:
+        found[f"k{k}"] = asdict(text_to_video(staged(coarse, fine, k), seen.clip_of))
+    search = model.search
+    first, _ = index_scores(model, seen, search.temperature)
+    ranking = staged(first, index_ranking(model, seen, search), search.candidates)
+    found["index"] = asdict(text_to_video(ranking, seen.clip_of))
+    found["index"]["candidates"] = search.candidates
+    return found
+
+
+def of_kinds(model: Any, seen: Any, kinds: tuple[str, ...]) -> dict[str, float]:
+    """R@1 by sort of caption."""
+    from vidsift.evaluation.metrics import ranks
+    from vidsift.training.validation import all_scores
+
+    found, said = ranks(all_scores(model, seen), seen.clip_of), np.asarray(kinds)
+    return {str(kind): float(100 * np.mean(found[said == kind] <= 1)) for kind in np.unique(said)}
+
+
+def cost(model: Any, seen: Any, queries: int = 20) -> dict[str, float]:
+    """CPU milliseconds per query, one at a time, over all clips and in two stages; bytes kept per clip."""
+    import torch
+
+    from scoring_cost import kept
+
+    spent: dict[str, list[float]] = {"exhaustive_ms": [], "two_stage_ms": []}
+    with torch.inference_mode():
+        for number in range(queries):
+            text = seen.text.select(slice(number, number + 1))
+            began = time.process_time()
+            model.similarity(text, seen.clips)
+            middle = time.process_time()
+            best = model.score("coarse", text, seen.clips)[0].topk(min(50, len(seen.clips))).indices
+            model.similarity(text, seen.clips.select(best))
+            spent["exhaustive_ms"].append(1e3 * (middle - began))
+            spent["two_stage_ms"].append(1e3 * (time.process_time() - middle))
+    _, stored = kept(model, seen.clips)
+    return {name: float(np.median(times)) for name, times in spent.items()} | {"bytes": stored}
+
+
+def run_all(bench: Bench, rows: Iterable[Row], seeds: Iterable[int], jobs: int) -> None:
+    """Do what is missing: first rows without teachers, then the teachers' words, then the taught rows."""
+    chosen, seeds = list(rows), list(seeds)
+    plain = [Task(r.name, s) for s in seeds for r in chosen if not r.teachers]
+    teachers = {name for r in chosen for name in r.teachers}
+    plain += [Task(n, s) for s in seeds for n in sorted(teachers) if Task(n, s) not in plain]
+    distil = [Task(n, s, True) for s in seeds for n in sorted(teachers)]
+    taught = [Task(r.name, s) for s in seeds for r in chosen if r.teachers]
+    context = multiprocessing.get_context("spawn")
+    for tasks in (plain, distil, taught):
+        missing = [t for t in tasks if t.distils or bench.result(t.row, t.seed) is None]
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            futures = [pool.submit(work_on, bench, task) for task in missing]
+            for done, future in enumerate(as_completed(futures), 1):
+                say(f"[{done}/{len(missing)}] {future.result()}")
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Run what is missing and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "teaching", help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="steps of every run; the recipes' own unless given")
+    parser.add_argument("--videos", type=int, help="training videos, for a quick look")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once, a thread each")
+    parser.add_argument("--rows", nargs="*", help="only these; then nothing is written")
+    parser.add_argument("--report", action="store_true", help="only write the report of what there is")
+    chosen = parser.parse_args()
+    bench = Bench(chosen.work.resolve(), chosen.steps, chosen.videos)
+    rows = [by_name(name) for name in chosen.rows] if chosen.rows else list(ROWS)
+    if not chosen.report:
+        run_all(bench, rows, range(chosen.seeds), chosen.jobs)
+    if not chosen.rows:
+        from _teaching_report import write_report
+
+        write_report(bench, range(chosen.seeds))
+
+
+if __name__ == "__main__":
+    main()
