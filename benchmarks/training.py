@@ -180,6 +180,16 @@ def main() -> None:
             f"| {row['way']} | {found['median']:.3g} ({found['min']:.3g}-{found['max']:.3g}) "
             f"| {rate[row['way']] / rate['official loop']:.1f} | {row['peak_gib']:.2f} |"
         )
+    threads = torch.get_num_threads()
+    text = [
+        f"{chosen.device}, {threads} threads. A batch: {chosen.batch} clips of {FRAMES} frames and texts of",
+        f"{WORDS} tokens. {chosen.steps} steps (cached: {20 * chosen.steps}) after one that is not counted.",
+        "Memory: the process's peak (CPU) or what torch allocated (GPU).",
+        "",
+        *lines,
+        "",
+        *(__doc__ or "").strip().splitlines()[2:],
+    ]
     write(
         "training" if chosen.device == "cpu" else f"training_{chosen.device}",
         headline={
@@ -188,17 +198,7 @@ def main() -> None:
         },
         rows=rows,
         packages=("torch", "transformers", "numpy"),
-        text="\n".join(
-            [
-                f"{chosen.device}, {torch.get_num_threads()} threads, batch of {chosen.batch} clips of {FRAMES}",
-                f"frames and texts of {WORDS} tokens, {chosen.steps} steps each (cached: {20 * chosen.steps}) after",
-                "one that is not counted. Memory: the process's peak (CPU) or what torch allocated (GPU).",
-                "",
-                *lines,
-                "",
-                *(line for line in (__doc__ or "").strip().splitlines()[2:]),
-            ]
-        ),
+        text="\n".join(text),
     )
 
 

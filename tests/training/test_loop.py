@@ -208,3 +208,15 @@ def test_two_processes_train_as_one(make_recipe: Any, tmp_path: Path, method: st
     assert logged(tmp_path / "both") == pytest.approx(logged(tmp_path / "alone"), rel=1e-3)
     assert together["t2v"]["queries"] == alone["t2v"]["queries"]
     assert together["t2v"]["mnr"] == pytest.approx(alone["t2v"]["mnr"], rel=0.02)
+
+
+def test_the_log_is_kept_for_tensorboard_too(make_recipe: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(make_recipe(), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    losses = {event.step: event.value for event in events.Scalars("train/loss")}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    ours = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    assert losses == pytest.approx(ours, abs=1e-5)
+    assert [event.step for event in events.Scalars("t2v/r1")] == [3, 6]
