@@ -23,7 +23,7 @@ from vidsift.datasets.storyboard.library import video_name, write_library
 from vidsift.datasets.storyboard.splits import SPLITS, StorySet, ceiling, load_split
 from vidsift.evaluation.metrics import ranks, retrieval_metrics
 from vidsift.evaluation.storyboard import (
-    encode_sentences,
+    encode_texts,
     encode_videos,
     retrieval,
     search_scores,
@@ -93,8 +93,8 @@ def through_index(story: StorySet, model: RetrievalModel, folder: Path) -> dict[
 def hard_groups(model: RetrievalModel, story: StorySet) -> float:
     """Percent of hard queries whose video beats its own three twins (chance 25)."""
     clips = encode_videos(model, story.videos)
-    sentences = encode_sentences(model, [caption.text for caption in story.captions])
-    scores = search_scores(model, sentences, clips)
+    text = encode_texts(model, [caption.text for caption in story.captions])
+    scores = search_scores(model, text, clips)
     groups = torch.stack([scores[q, q // 4 * 4 : q // 4 * 4 + 4] for q in range(len(scores))])
     own = np.arange(len(scores)) % 4
     return float(100 * np.mean(ranks(groups.numpy(), own) <= 1))

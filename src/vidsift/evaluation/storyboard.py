@@ -24,7 +24,7 @@ from vidsift.datasets.storyboard.splits import StorySet
 from vidsift.datasets.storyboard.world import UNITS, Scene, StoryVideo, WorldConfig, draw_seed, draw_sprites
 from vidsift.evaluation.metrics import ranks, retrieval_metrics
 from vidsift.models.base import RetrievalModel
-from vidsift.models.features import ClipFeatures
+from vidsift.models.features import ClipFeatures, TextFeatures
 from vidsift.models.pooling import text_gated_score
 
 # Every probe caption states as much as it can, so that each attribute has enough questions.
@@ -46,22 +46,27 @@ def encode_videos(model: RetrievalModel, videos: Sequence[StoryVideo], batch: in
 
 
 @torch.inference_mode()
-def encode_sentences(model: RetrievalModel, texts: Sequence[str], batch: int = 256) -> Tensor:
-    """Sentence vectors [T, D]."""
+def encode_texts(model: RetrievalModel, texts: Sequence[str], batch: int = 256) -> TextFeatures:
+    """Features of texts, on the model's device."""
     parts = [
-        model.encode_text(*model.tokenize(list(texts[start : start + batch]))).sentence
+        model.encode_text(*model.tokenize(list(texts[start : start + batch])))
         for start in range(0, len(texts), batch)
     ]
-    return torch.cat(parts)
+    return TextFeatures.cat(parts)
 
 
-def search_scores(model: RetrievalModel, sentences: Tensor, clips: ClipFeatures, batch: int = 250) -> Tensor:
+@torch.inference_mode()
+def search_scores(model: RetrievalModel, text: TextFeatures, clips: ClipFeatures, batch: int = 250) -> Tensor:
     """The score by which the index ranks its short list, for all pairs: [T, V]."""
-    weights = model.search
-    rows = []
-    for part in torch.split(sentences, batch):
-        fine = text_gated_score(clips.frames, part, clips.mask, weights.temperature)
-        rows.append(weights.coarse_weight * (part @ clips.coarse.T) + weights.fine_weight * fine)
+    weights, rows = model.search, []
+    for start in range(0, len(text), batch):
+        part = text.select(slice(start, start + batch))
+        if weights.own_score:
+            rows.append(model.similarity(part, clips))
+            continue
+        query = model.query_vectors(part)
+        fine = text_gated_score(clips.frames, query, clips.mask, weights.temperature)
+        rows.append(weights.coarse_weight * (query @ clips.coarse.T) + weights.fine_weight * fine)
     return torch.cat(rows)
 
 
@@ -73,11 +78,12 @@ def retrieval(
     Two stages: the `candidates` best by the coarse score are ranked by the search score, the others follow.
     """
     clips = encode_videos(model, story.videos) if clips is None else clips
-    sentences = encode_sentences(model, [caption.text for caption in story.captions])
-    coarse = (sentences @ clips.coarse.T).numpy()
-    fine = search_scores(model, sentences, clips).numpy()
+    text = encode_texts(model, [caption.text for caption in story.captions])
+    coarse = (model.query_vectors(text) @ clips.coarse.T).numpy()
+    fine = search_scores(model, text, clips).numpy()
     short = np.argsort(-coarse, axis=1, kind="stable")[:, :candidates]
-    staged = coarse - 10.0
+    # Below everything on the short list, in the order of the coarse scores.
+    staged = coarse - coarse.max() + fine.min() - 1.0
     np.put_along_axis(staged, short, np.take_along_axis(fine, short, 1), 1)
     kinds = np.asarray([caption.kind for caption in story.captions])
     report: dict[str, Any] = {}
@@ -165,8 +171,7 @@ def _accuracy(
         rows = slice(start, start + 100)
         own = clips.select(torch.from_numpy(owners[rows]))
         a, b = (
-            search_scores(model, encode_sentences(model, texts[rows]), own).diagonal()
-            for texts in (right, wrong)
+            search_scores(model, encode_texts(model, texts[rows]), own).diagonal() for texts in (right, wrong)
         )
         margins.append(a - b)
     margin = torch.cat(margins)
