@@ -123,8 +123,8 @@ def _student(recipe: dict[str, Any], width: int, millions: float) -> tuple[str, 
         what,
         facts,
         (
-            "Frames of a single picture are beyond what it was trained for: the rows on frames are reported, not "
-            "claimed."
+            "Clips of a single picture are not what it was trained for: the rows on frames are reported, "
+            "not claimed."
         ),
     )
 

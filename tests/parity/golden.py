@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).parent / "golden"
+ASKED: dict[str, set[str]] = {}
+"""Keys that were read, by file."""
 
 
 class Golden:
@@ -17,21 +19,23 @@ class Golden:
         with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
             arrays = {key: file[key] for key in file}
         self.meta = json.loads(str(arrays.pop("meta/json", "{}")))
+        self.asked = ASKED.setdefault(name, set())
         self.tensors = {key: torch.from_numpy(a) for key, a in arrays.items() if a.dtype.kind in "fiub"}
 
     def __getitem__(self, key: str) -> Tensor:
+        self.asked.add(key)
         return self.tensors[key].clone()
 
     def __contains__(self, key: str) -> bool:
         return key in self.tensors
 
     def mask(self, key: str) -> Tensor:
-        return self.tensors[key].bool()
+        return self[key].bool()
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """Everything under a prefix, as a state dict under the official keys, in float32."""
         cut = len(prefix)
-        return {k[cut:]: t.clone().float() for k, t in self.tensors.items() if k.startswith(prefix)}
+        return {k[cut:]: self[k].float() for k in self.tensors if k.startswith(prefix)}
 
     def keys(self, prefix: str) -> list[str]:
         """The keys under a prefix, without it."""

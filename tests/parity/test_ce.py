@@ -106,7 +106,9 @@ def test_teachtext_step_with_gradients_and_running_statistics() -> None:
     teachers = torch.stack([GOLDEN[f"out/teachtext_teacher{t}_sim"] for t in range(count)])
     ranking = max_margin(sim, GOLDEN.meta["margin"], with_diagonal=not GOLDEN.meta["fix_norm"])
     distil = similarity_matching(sim, teachers)
-    (ranking + distil).backward()
+    total = ranking + distil
+    total.backward()
+    assert_close(total, GOLDEN["out/teachtext_loss_total"])
     assert_close(sim, GOLDEN["out/teachtext_student_sim"])
     assert_close(ranking, GOLDEN["out/teachtext_loss_ranking"])
     assert_close(distil, GOLDEN["out/teachtext_loss_distil"])

@@ -45,7 +45,7 @@ def test_frame_and_patch_vectors(frames: tuple[torch.Tensor, torch.Tensor]) -> N
     for name in (
         "frame_embed",
         "xpool_frame_embed",
-        *(f"e2e_{m}_visual" for m in ("clip4clip", "xclip", "eercf")),
+        *(f"e2e_{m}_visual" for m in ("clip4clip", "xclip", "eercf", "teachclip")),
     ):
         assert_close(classes, GOLDEN[f"out/{name}"], name=name)
     assert_close(patches, GOLDEN["out/e2e_eercf_patches"], name="patches")
@@ -58,7 +58,8 @@ def test_sentence_and_word_vectors(model: RetrievalModel) -> None:
     ids, mask = GOLDEN["in/text_ids"], GOLDEN.mask("in/text_mask")
     out = model.backbone.encode_tokens(ids, mask)
     assert_close(out.sentence, GOLDEN["out/text_embed"], name="sentence")
-    assert_close(out.sentence.unsqueeze(1), GOLDEN["out/e2e_teachclip_sequence"], name="sequence")
+    for method in ("clip4clip", "xclip", "eercf", "teachclip"):
+        assert_close(out.sentence.unsqueeze(1), GOLDEN[f"out/e2e_{method}_sequence"], name=method)
     assert_close(out.words, GOLDEN["out/text_tokens"], name="words, padding included")
     assert_close(out.words, GOLDEN["out/e2e_xclip_words"], name="words of X-CLIP")
 

@@ -6,10 +6,12 @@ from golden import Golden, assert_close, assert_gradient, assert_gradient_stats
 
 from vidsift.convert.core import OURS, head_from_official
 from vidsift.convert.eercf import FAMILY, describe
+from vidsift.evaluation.legacy_metrics import clip4clip_metrics
 from vidsift.losses.contrastive import symmetric_info_nce
 from vidsift.losses.correlation import correlation_constraint
 from vidsift.models.features import ClipFeatures, TextFeatures
 from vidsift.models.methods.eercf import EERCF, STRONG, WEAK, gated_scores, weak_scores, weighted
+from vidsift.models.pooling import text_gated_weights
 from vidsift.models.scratch import ClipShape, new_clip_model
 from vidsift.models.tokenizer import build_word_tokenizer
 
@@ -50,6 +52,13 @@ def features(
 
 def test_features_and_the_five_scores(model: EERCF) -> None:
     _, text, clips = features(model)
+    assert_close(text.sentence, GOLDEN["out/eval_sentence_output"])
+    assert_close(clips.frames, GOLDEN["out/eval_frame_features"])
+    assert_close(clips.patches, GOLDEN["out/eval_visual_patches"])
+    patch_weights = text_gated_weights(
+        clips.patches.flatten(1, 2), text.sentence, torch.ones(len(clips), 24, dtype=torch.bool), 0.01
+    )
+    assert_close(patch_weights, GOLDEN["out/eval_sentence2patches_weights"])
     assert_close(clips.coarse, GOLDEN["out/eval_video_output"])
     assert_close(clips.extra["contextual"], GOLDEN["out/eval_visual_output_norm"])
     assert_close(model.frame_relevance(text, clips), GOLDEN["out/eval_sentence2frames_weights"])
@@ -73,6 +82,8 @@ def test_scores_and_vectors_in_training(model: EERCF) -> None:
     _, text, clips = features(model, GOLDEN.meta["n_loss"])
     for name, score in model.training_scores(text, clips).items():
         assert_close(model.backbone.logits(score), GOLDEN[f"out/train_{NAMES[name]}_logits"], name=name)
+    cosines = torch.einsum("nd,nfd->nf", text.sentence, clips.frames)
+    assert_close(cosines.unsqueeze(-1), GOLDEN["out/train_sentence2frames_sim"])
     vectors = model.own_vectors(text, clips)
     assert_close(vectors["frame_strong"], GOLDEN["out/train_visual_output_adapt"])
     assert_close(vectors["patch_strong"], GOLDEN["out/train_visual_output_adapt_patch"])
@@ -128,3 +139,28 @@ def test_two_stage_scores_of_the_official_evaluation(model: EERCF) -> None:
     final = model.two_stage(text, clips, GOLDEN.meta["rerantopk"])
     assert_close(final, GOLDEN["out/rerank_final"])
     assert torch.equal(final.argsort(dim=1, descending=True), GOLDEN["out/rerank_ranking"])
+    k = GOLDEN.meta["rerantopk"]
+    assert torch.equal(stage_one.topk(k, 1).indices.sort(1).values, GOLDEN["out/rerank_selected_topk"])
+    scores = model.scores(text, clips)
+    for ours, theirs in (
+        ("frame_weak", "weakframe"),
+        ("frame_strong", "strongframe"),
+        ("patch_weak", "weakpatch"),
+    ):
+        assert_close(model.backbone.logits(scores[ours]), GOLDEN[f"out/rerank_{theirs}"], name=ours)
+    ranked = final.detach().numpy()
+    figures = {"t2v": clip4clip_metrics(ranked), "v2t": clip4clip_metrics(ranked.T)}
+    for direction, found in figures.items():
+        for name, ours in (("R1",) * 2, ("R5",) * 2, ("R10",) * 2, ("MedianR", "MedR"), ("MeanR",) * 2):
+            assert found[ours] == pytest.approx(float(GOLDEN[f"out/rerank_{direction}_{name}"])), name
+    returned = float(GOLDEN["out/rerank_returned_score"])
+    assert sum(figures["t2v"][name] for name in ("R1", "R5", "R10")) == pytest.approx(returned)
+
+
+def test_dual_softmax_before_the_candidates_are_lifted() -> None:
+    """The official `cal_new`, which its evaluation never calls."""
+    scores = [GOLDEN[f"in/cal_new_{name}"] for name in ("main", "rerank")]
+    first, second = (x * x.softmax(0) * len(x) for x in scores)
+    best = first.topk(GOLDEN.meta["rerantopk"], 1).indices
+    lifted = first.scatter(1, best, second.gather(1, best) + 100)
+    assert_close(lifted, GOLDEN["out/cal_new"])

@@ -51,5 +51,6 @@ def test_teachtext_objective_and_its_gradient() -> None:
     total.backward()
     assert_close(ranking, GOLDEN["ce/out/teachtext_loss_ranking"])
     assert_close(distil, GOLDEN["ce/out/teachtext_loss_distil"])
+    assert_close(teachers.mean(0), GOLDEN["ce/out/teachtext_teacher_sim_mean"])
     assert_close(total, GOLDEN["ce/out/teachtext_loss_total"])
     assert_gradient(scores.grad, GOLDEN["ce/grad/teachtext_sim"])

@@ -82,6 +82,7 @@ def test_several_captions(case: str) -> None:
     for family in ("clip4clip", "ts2", "teachclip_eval"):
         assert_figures(legacy.tensor_metrics(grouped), f"{case}_{family}_t2v")
         assert_figures(legacy.clip4clip_metrics(best), f"{case}_{family}_v2t")
+        assert np.array_equal(legacy.tied_positions(best), array(f"out/{case}_{family}_v2t/cols"))
     for family in ("clip4clip", "ts2"):
         assert np.array_equal(best, array(f"out/{case}_{family}_v2t_sim"))
     assert_figures(legacy.xpool_t2v(grouped), f"{case}_xpool_t2v")

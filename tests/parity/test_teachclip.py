@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import Golden, assert_close, assert_gradient, assert_gradient_stats
 
-from vidsift.convert.core import OURS, head_from_official
+from vidsift.convert.core import OURS, count_layers, find_family, head_from_official
 from vidsift.convert.teachclip import FAMILY, describe
 from vidsift.losses.contrastive import symmetric_info_nce
 from vidsift.losses.teaching import coarse_teaching, fine_teaching
@@ -13,6 +13,7 @@ from vidsift.models.methods.teachclip import TeachClip
 from vidsift.models.pooling import masked_mean, unit
 from vidsift.models.scratch import ClipShape, new_clip_model
 from vidsift.models.tokenizer import build_word_tokenizer
+from vidsift.training.teachers import paired
 
 GOLDEN = Golden("teachclip")
 TEACHERS = ("xclip", "ts2net", "xpool")
@@ -57,6 +58,45 @@ def test_mean_pooling_of_its_frames(model: TeachClip) -> None:
     mean = unit(masked_mean(clips.frames, clips.mask))
     assert_close(mean, GOLDEN["out/video_embed_mean"], name="mean")
     assert_close(model.backbone.logits(text.sentence @ mean.T), GOLDEN["out/sim_mean"], name="scores")
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_what_each_teacher_says(teacher: str) -> None:
+    weights = GOLDEN.weights(f"w_teacher_{teacher}/")
+    scale = GOLDEN.meta["teacher_logit_scales"][teacher]
+    family = find_family(teacher)
+    # TeachCLIP's TS2-Net teacher selects tokens elsewhere: there is no selector, and no tower, in its head.
+    described = {} if teacher == "ts2net" else dict(family.describe(weights).settings)
+    if teacher == "ts2net":
+        described["layers"] = count_layers(weights, "transformerClip.resblocks.")
+    width = 512 if teacher == "xpool" else GOLDEN.meta["D"]
+    shape = ClipShape(16, 8, 16, 1, 16, 1, projection=width, max_words=8)
+    built = new_clip_model(
+        build_word_tokenizer(["a"], max_length=8), shape, method=teacher, legacy=True, **described
+    ).eval()
+    unused = {family.rename(k): v for k, v in built.state_dict().items() if k.startswith("scorer.")}
+    head_from_official(built, unused | weights, family)
+    if "clip.logit_scale" not in weights:  # X-Pool's is in its CLIP
+        built.backbone.model.logit_scale.data.fill_(scale)
+    n = GOLDEN.meta["n_loss"]
+    mask = GOLDEN.mask("in/video_mask")[:n]
+    if teacher == "xpool":
+        sentence, frames = GOLDEN["in/teacher_xpool_text"][:n], GOLDEN["in/teacher_xpool_frames"][:n]
+        clips = built.clip_features(frames, mask)
+        words, real = sentence.unsqueeze(1), torch.ones(n, 1, dtype=torch.bool)
+    elif teacher == "ts2net":
+        sentence = GOLDEN["in/teacher_ts2net_sequence"][:n].squeeze(1)
+        tokens = GOLDEN["in/teacher_ts2net_tokens"][:n]
+        clips = built.token_features(tokens.view(*mask.shape, -1, tokens.shape[-1]), mask)
+        words, real = sentence.unsqueeze(1), torch.ones(n, 1, dtype=torch.bool)
+    else:
+        sentence = GOLDEN["in/teacher_xclip_sequence"][:n].squeeze(1)
+        clips = built.clip_features(GOLDEN["in/teacher_xclip_frames"][:n], mask)
+        words, real = GOLDEN["in/teacher_xclip_words"][:n], GOLDEN.mask("in/text_mask")[:n]
+    text = built.text_features(sentence, words, real)
+    assert_close(built.similarity(text, clips), GOLDEN[f"out/teacher_{teacher}_sim"], name="scores")
+    relevance = paired(built.teaching_weights(text, clips))
+    assert_close(relevance, GOLDEN[f"out/teacher_{teacher}_relevance"], name="relevance")
 
 
 def total_loss(model: TeachClip, variant: str, text: TextFeatures, clips: ClipFeatures) -> torch.Tensor:

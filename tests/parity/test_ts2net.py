@@ -37,7 +37,7 @@ def model() -> TS2Net:
     return built
 
 
-@pytest.mark.parametrize("tokens", [26, 50])
+@pytest.mark.parametrize("tokens", [26, 50, 197])
 def test_token_shift(tokens: int) -> None:
     x, frames = GOLDEN[f"in/shift_L{tokens}_x"], int(GOLDEN[f"in/shift_L{tokens}_frames"])
     mask = torch.ones(x.shape[1] // frames, frames, dtype=torch.bool)
@@ -84,7 +84,9 @@ def test_scores_of_the_head_with_its_tiled_mask(model: TS2Net) -> None:
     )
     assert torch.equal(model.scored_mask(mask), GOLDEN.mask("out/head_effective_frame_mask"))
     assert_close(model.contextual_tokens(tokens, mask), GOLDEN["out/head_frame_embed"])
-    assert_close(model.similarity(text, model.token_features(tokens, mask)), GOLDEN["out/head_sim"])
+    scores = model.similarity(text, model.token_features(tokens, mask))
+    for name in ("sim", "sim_semantic", "sim_global"):  # one text token: the two components are the same
+        assert_close(scores, GOLDEN[f"out/head_{name}"], name=name)
     full = model.token_features(tokens, torch.ones_like(mask))
     assert_close(model.similarity(text, full), GOLDEN["out/head_fullmask_sim"])
 
@@ -145,11 +147,16 @@ def test_the_last_two_blocks_and_what_follows() -> None:
     tower.post_layernorm.load_state_dict({p: weights[f"visual.ln_post.{p}"] for p in ("weight", "bias")})
     model.backbone.model.visual_projection.load_state_dict({"weight": weights["visual.proj"].T})
     tower.pre_layrnorm.register_forward_hook(lambda *_: GOLDEN["out/e2e_block10_in"].transpose(0, 1))
+    left: list[torch.Tensor] = []
+    for layer in model.backbone.vision_layers:
+        layer.register_forward_hook(lambda _, __, out: left.append(out[0] if isinstance(out, tuple) else out))
     stored = GOLDEN["out/e2e_tokens"]
     v, f = stored.shape[:2]
     pictures = torch.zeros(v, f, 3, meta["res"], meta["res"], dtype=torch.uint8)
     frames, patches = model.encode_real_frames(pictures, torch.ones(v, f, dtype=torch.bool), patches=True)
     assert_close(torch.cat([frames.unsqueeze(2), patches], 2), stored)
+    for number, hidden in zip((10, 11), left, strict=True):
+        assert_close(hidden.transpose(0, 1), GOLDEN[f"out/e2e_block{number}_out"], name=f"block {number}")
 
 
 def test_scores_from_the_selected_tokens_of_pixels(model: TS2Net) -> None:
@@ -157,7 +164,9 @@ def test_scores_from_the_selected_tokens_of_pixels(model: TS2Net) -> None:
     tokens = GOLDEN["out/e2e_selected_tokens"].view(*mask.shape, -1, sentence.shape[1])
     words = torch.ones(len(sentence), 1, dtype=torch.bool)
     text = model.text_features(sentence, sentence.unsqueeze(1), words)
-    assert_close(model.similarity(text, model.token_features(tokens, mask)), GOLDEN["out/e2e_sim"])
+    scores = model.similarity(text, model.token_features(tokens, mask))
+    for name in ("sim", "sim_semantic", "sim_global"):
+        assert_close(scores, GOLDEN[f"out/e2e_{name}"], name=name)
 
 
 @pytest.mark.shared

@@ -42,6 +42,9 @@ def test_similarity_and_each_contrast(case: tuple[str, XClip]) -> None:
     head, model = case
     _, text, clips = features(model)
     assert_close(clips.coarse, GOLDEN[f"out/{head}_video_output"])
+    assert_close(clips.frames, GOLDEN[f"out/{head}_frame_features"])
+    assert_close(text.sentence, GOLDEN[f"out/{head}_sentence_output"])
+    assert_close(torch.nn.functional.normalize(text.words, dim=-1), GOLDEN[f"out/{head}_word_features"])
     assert_close(model.similarity(text, clips), GOLDEN[f"out/{head}_sim"])
     for name, part in model.contrasts(text, clips)._asdict().items():
         stored = {"frame_word": "frame_word_logits"}.get(name, f"{name}_logits")
@@ -50,15 +53,18 @@ def test_similarity_and_each_contrast(case: tuple[str, XClip]) -> None:
 
 def test_attention_over_words_and_over_frames(case: tuple[str, XClip]) -> None:
     head, model = case
-    if head == "meanP":
-        pytest.skip("the same scores as under seqTransf")
     _, text, clips = features(model)
     words = torch.nn.functional.normalize(text.words, dim=-1)
     pairs = torch.einsum("twd,de,vfe->ftwv", words, model.head.word_frame, clips.frames) / 0.01
+    assert_close(pairs.permute(1, 2, 3, 0) * 0.01, GOLDEN[f"out/{head}_fine_grained_sim_scores"])
     over_words = attend(pairs, model.head.words_first, dim=-2) * 0.01
     over_frames = attend(pairs, model.head.frames_first) * 0.01
     assert_close(over_words.permute(1, 2, 0), GOLDEN[f"out/{head}_word_level_logit"])
     assert_close(over_frames, GOLDEN[f"out/{head}_frame_level_logit"])
+    by_word = attend(over_frames / 0.01, model.head.words_last, dim=-2) * 0.01
+    by_frame = attend(over_words / 0.01, model.head.frames_last) * 0.01
+    assert_close(by_word, GOLDEN[f"out/{head}_video2word_logits"])
+    assert_close(by_frame, GOLDEN[f"out/{head}_sent2frame_logits"])
 
 
 def test_loss_and_gradients(case: tuple[str, XClip]) -> None:

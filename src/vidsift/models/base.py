@@ -170,9 +170,11 @@ class RetrievalModel(nn.Module):
         """What this model, as a teacher, says of frames: [T, V, F], rows sum to 1 over real frames.
 
         As TeachCLIP takes it from X-CLIP and TS2-Net: the softmax of sentence-frame cosines at temperature
-        1, which is nearly uniform; a recipe's temperature sharpens it.
+        1, which is nearly uniform; a recipe's temperature sharpens it. Legacy models count padding, too.
         """
-        return text_gated_weights(clips.frames, text.sentence, clips.mask, 1.0)
+        legacy = getattr(self.config, "legacy", False)
+        mask = torch.ones_like(clips.mask) if legacy else clips.mask
+        return text_gated_weights(clips.frames, text.sentence, mask, 1.0)
 
     # -- shared by all methods -------------------------------------------------------------------------
 
