@@ -59,10 +59,12 @@ def make_backbone() -> Callable[..., Backbone]:
 
 @pytest.fixture
 def make_model() -> Callable[..., Any]:
-    """method, family, seed, settings -> a tiny model in eval mode."""
+    """method (with `+variant`), family, seed, settings -> a tiny model in eval mode."""
 
     def make(method: str = "meanp", family: str = "clip", seed: int = 0, **settings: Any) -> Any:
         backbone = build_backbone(hf_model(family, seed))
+        method, *switches = method.split("+")
+        settings |= dict.fromkeys(switches, True)
         return create_model(method, backbone, word_tokens(), **settings).eval()
 
     return make

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures, list_methods
+from vidsift.models.registry import method_class
 from vidsift.models.storage import read_model
 
-METHODS = pytest.mark.parametrize("method", list_methods())
+METHODS = pytest.mark.parametrize(
+    "method",
+    [name for m in list_methods() for name in (m, *(f"{m}+{v}" for v in method_class(m).variants))],
+)
 TEXTS = ["a red star moves left", "", "small blue gem on black then a green ball", "sky"]
-# Scores that are neither normalised nor scaled have no use for the backbone's scale, by definition.
-UNSCALED = {"tighttransf": {"backbone.model.logit_scale"}}
 
 Make = Callable[..., RetrievalModel]
 
@@ -218,15 +220,19 @@ def test_scores_survive_to_select_and_cat(method: str, make_model: Make, frames:
 
 
 @METHODS
-@torch.inference_mode()
-def test_bfloat16_autocast_is_finite_and_close(method: str, make_model: Make, frames: Any) -> None:
+def test_bfloat16_autocast_is_finite_forward_and_backward_and_close(
+    method: str, make_model: Make, frames: Any
+) -> None:
     model = make_model(method)
-    expected, _ = both(model, *encode(model, frames(3, 5), clip_mask(5, 3, 1)))
+    with torch.no_grad():
+        expected, _ = both(model, *encode(model, frames(3, 5), clip_mask(5, 3, 1)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores, relevance = both(model, *encode(model, frames(3, 5), clip_mask(5, 3, 1)))
+        scores.float().sum().backward()
     assert torch.isfinite(scores).all()
     assert torch.isfinite(relevance).all()
-    scale = expected.abs().max().item()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    scores, scale = scores.detach(), expected.abs().max().item()
     torch.testing.assert_close(scores.float(), expected, rtol=0, atol=0.1 * max(scale, 1.0))
 
 
@@ -238,7 +244,7 @@ def test_gradient_reaches_every_parameter(method: str, family: str, make_model: 
     scores, relevance = both(model, *encode(model, frames(4, 5), clip_mask(5, 3, 4, 5)))
     (scores * torch.randn_like(scores)).sum().add((relevance * torch.randn_like(relevance)).sum()).backward()
     for name, parameter in model.named_parameters():
-        if name in UNSCALED.get(method, ()) or (method in UNSCALED and name.endswith("logit_bias")):
+        if not model.scaled and name.startswith("backbone.model.logit_"):
             continue
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

@@ -53,6 +53,10 @@ class RetrievalModel(nn.Module):
     method: ClassVar[str]
     index_parts: ClassVar[frozenset[str]] = frozenset({"coarse", "frames"})
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Switches of the configuration, off by default, that make the method score by something else."""
+    scaled: ClassVar[bool] = True
+    """Whether `similarity` uses the backbone's logit scale."""
 
     def __init__(
         self,

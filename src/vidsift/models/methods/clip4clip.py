@@ -132,6 +132,7 @@ class TightTransf(PooledModel):
     """
 
     method = "tighttransf"
+    scaled = False
     index_parts = frozenset({"coarse", "frames", "raw"})
     config_class = TightTransfConfig
 

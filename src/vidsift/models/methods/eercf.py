@@ -125,6 +125,7 @@ class EERCF(PooledModel):
     index_parts = frozenset({"coarse", "frames", "contextual", "gram"})
     undecayed = frozenset({"sentence_video", "frame_mixing"})
     config_class = EERCFConfig
+    variants = ("patches",)
     score_names = (*PooledModel.score_names, "weak", "strong")
 
     def add_layers(self) -> None:
