@@ -169,7 +169,7 @@ def _from_official(
         )
         model = create_model(known.method, backbone, words, frames_per_clip=count, **settings)
     mapped = _load(model, wanted, family)
-    notes = _unusual(model)
+    notes = _unusual(model) if family.towers is not None else []
     scale = getattr(getattr(model.backbone, "model", None), "logit_scale", None)
     if isinstance(scale, Tensor) and float(scale.detach()) > _MAX_LOGIT_SCALE:
         notes.append(
@@ -190,10 +190,7 @@ def _from_official(
 
 def _unusual(model: RetrievalModel) -> list[str]:
     """Sizes that no released model has: whole layers that were lost leave no other trace in a checkpoint."""
-    config: Any = getattr(model.backbone, "config", None)
-    if getattr(config, "vision_config", None) is None:
-        return []
-    vision, text = config.vision_config, config.text_config
+    vision, text = model.backbone.config.vision_config, model.backbone.config.text_config
     sizes = (
         ("vision tower", "layers", vision.num_hidden_layers, (12, 24)),
         ("text tower", "layers", text.num_hidden_layers, (12,)),
@@ -316,14 +313,22 @@ def _shapes(name: str, found: Tensor, wanted: Tensor) -> str:
 
 
 def _others(state: State, family: Family) -> list[str]:
-    """The families whose own keys are in the checkpoint, as advice."""
+    """The families whose own keys are in the checkpoint, and that would take it, as advice."""
     found = []
     for other in families().values():
         own = (k for k in state if any(re.fullmatch(mark, k) for mark in other.marks))
         key = None if other.name == family.name else next(own, None)
-        if key is not None:
+        if key is not None and _takes(other, state):
             found.append(f"--from {other.name} (it has {key!r})")
     return found
+
+
+def _takes(family: Family, state: State) -> bool:
+    try:
+        family.describe(state)
+    except ConversionError:
+        return False
+    return True
 
 
 def baked(state: State, key: str) -> int:

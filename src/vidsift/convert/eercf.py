@@ -18,7 +18,7 @@ def describe(state: State) -> Description:
     frames = baked(state, "frame_logit_weight")
     foreign = next((key for key in state if _FOREIGN.fullmatch(key)), None)
     if foreign is not None:
-        raise ConversionError(f"{foreign}: not a key of eercf; try --from xclip")
+        raise ConversionError(f"{foreign}: not a key of eercf")
     settings = {"frames": frames, "layers": count_layers(state, f"{BLOCKS}."), "patches": True}
     if POSITIONS in state:
         settings["positions"] = len(state[POSITIONS])
@@ -36,5 +36,6 @@ FAMILY = Family(
     name="eercf",
     describe=describe,
     rename=rename,
+    marks=(r"global_mat_weight",),
     unused={r"(cross|similarity_dense)\..+": "a cross encoder beside a loose head, never used"},
 )
