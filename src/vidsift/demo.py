@@ -18,6 +18,7 @@ from vidsift.datasets.storyboard.library import CAPTIONS_FILE, video_name, write
 from vidsift.datasets.storyboard.splits import StorySet, draw_set
 from vidsift.evaluation.metrics import RetrievalMetrics, retrieval_metrics
 from vidsift.index import Hit, Index
+from vidsift.index.config import CONFIG_NAME
 from vidsift.ingest import Progress, index_paths
 from vidsift.models import load_model
 
@@ -26,6 +27,7 @@ Bar = Callable[[str, str], AbstractContextManager[Advance]]
 
 # A library of its own: neither training videos nor the standard validation and test splits.
 DEMO_SEED = 500
+DEMO_MODEL = "vidsift-tiny"
 SHOWN = 4
 
 
@@ -149,7 +151,8 @@ def run_demo(folder: Path, videos: int, queries: int, bar: Bar) -> DemoReport:
         with bar("rendering", "videos") as advance:
             write_library(story, library, lambda done, total: advance(done, total, ""))
     lap("render")
-    model = load_model()
+    model = load_model(DEMO_MODEL)
+    _forget_another_model(index_folder, model)
     lap("load the model")
     with bar("indexing", "files") as advance:
 
@@ -169,6 +172,13 @@ def run_demo(folder: Path, videos: int, queries: int, bar: Bar) -> DemoReport:
     lap(f"{len(answers)} searches")
     found = retrieval_metrics(np.asarray([answer.rank for answer in answers], np.float64))
     return DemoReport(library, index_folder, videos, found, answers, seconds)
+
+
+def _forget_another_model(index_folder: Path, model: Any) -> None:
+    """Remove the demonstration's index if an earlier version made it with another model."""
+    made = (index_folder / CONFIG_NAME).exists()
+    if made and Index.open(index_folder).model.fingerprint != model.fingerprint():
+        shutil.rmtree(index_folder)
 
 
 def _is_rendered(story: StorySet, library: Path) -> bool:
