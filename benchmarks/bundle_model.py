@@ -19,6 +19,7 @@ import torch
 import yaml
 
 import _report
+from storyboard import report_name
 from vidsift.models import load_model
 from vidsift.models.loading import BUNDLED
 from vidsift.training.folder import METRICS, MODEL, RECIPE
@@ -39,7 +40,7 @@ def card(run: Path, target: Path, commit: str) -> str:
     recipe = yaml.safe_load((run / RECIPE).read_text())
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     seconds = [row for row in rows if "loss" in row][-1]["seconds"]
-    report: dict[str, Any] = json.loads((_report.REPORTS / "storyboard.json").read_text())
+    report: dict[str, Any] = json.loads((_report.REPORTS / f"{report_name(target.name)}.json").read_text())
     model = load_model(str(target))
     if model.fingerprint() not in report["headline"]["model"]:
         raise SystemExit("the report was made of another model: run benchmarks/storyboard.py first")

@@ -1,7 +1,8 @@
 """What a model understands of the storyboard world, on arrays and through an index of real mp4 files.
 
 Renders the standard test gallery, indexes the files, asks every caption through the index, and evaluates
-the same model on arrays of the same videos. Writes reports/storyboard.json and .md.
+the same model on arrays of the same videos. Writes reports/storyboard.json and .md, for another model
+than the default reports/storyboard_NAME.
 """
 
 from __future__ import annotations
@@ -100,6 +101,11 @@ def hard_groups(model: RetrievalModel, story: StorySet) -> float:
     return float(100 * np.mean(ranks(groups.numpy(), own) <= 1))
 
 
+def report_name(model: str) -> str:
+    """The report of a bundled model: the default's is `storyboard`."""
+    return "storyboard" if model == DEFAULT_MODEL else f"storyboard_{model}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=DEFAULT_MODEL)
@@ -155,7 +161,7 @@ def main() -> None:
     ]
     moments = 100 * float(np.mean(index["inside"]))
     _report.write(
-        "storyboard",
+        report_name(model.name),
         headline={
             "model": f"{model.name} ({model.fingerprint()})",
             "R@1 through the index of mp4 files (percent)": round(metrics.r1, 1),

@@ -70,6 +70,7 @@ def search_scores(model: RetrievalModel, text: TextFeatures, clips: ClipFeatures
     return torch.cat(rows)
 
 
+@torch.inference_mode()
 def retrieval(
     model: RetrievalModel, story: StorySet, clips: ClipFeatures | None = None, candidates: int = 100
 ) -> dict[str, Any]:
@@ -161,6 +162,7 @@ def _questions(
     return right, wrong, np.asarray(owners, np.int64)
 
 
+@torch.inference_mode()
 def _accuracy(
     model: RetrievalModel, clips: ClipFeatures, right: list[str], wrong: list[str], owners: NDArray[np.int64]
 ) -> dict[str, float]:
