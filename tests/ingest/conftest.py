@@ -14,6 +14,7 @@ import torch
 
 from vidsift.ingest import IngestReport, index_paths
 from vidsift.ingest.reading import Clip, Done, Event, Failed, Opened, ReadSettings
+from vidsift.models.base import MethodConfig, SearchWeights
 
 WIDTH, FRAMES = 16, 3
 
@@ -27,7 +28,7 @@ class FakeModel(torch.nn.Module):
         self.width, self.frames_per_clip = WIDTH, FRAMES
         self.index_parts = frozenset({"coarse", "frames"})
         self.preprocess = SimpleNamespace(geometry=SimpleNamespace(size=4, mode="crop"))
-        self.search = SimpleNamespace(coarse_weight=0.5, fine_weight=0.5, temperature=0.1)
+        self.search, self.config = SearchWeights(), MethodConfig()
         self.clips = 0
 
     def fingerprint(self) -> str:
