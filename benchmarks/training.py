@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from _report import spread, write
+from vidsift.features.inputs import Pictures, Texts
 from vidsift.losses.contrastive import symmetric_info_nce
 from vidsift.models import RetrievalModel
 from vidsift.models.scratch import ClipShape, new_clip_model
 from vidsift.models.tokenizer import build_word_tokenizer
 from vidsift.training.bertadam import BertAdam
-from vidsift.training.inputs import Pictures, Texts
 from vidsift.training.objective import Objective
 from vidsift.training.optimiser import freeze, make_optimiser
 from vidsift.training.recipe import LearningRates, ObjectiveSection, OptimiserSection

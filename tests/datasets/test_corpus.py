@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vidsift.datasets.corpus import Video, read_table
+from vidsift.datasets.corpus import Video
+from vidsift.datasets.tables import read_table
 from vidsift.errors import DataError
 
 

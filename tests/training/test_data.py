@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vidsift.datasets.pairs import describe
 from vidsift.datasets.storyboard.library import write_library
 from vidsift.datasets.storyboard.splits import draw_set
 from vidsift.errors import DataError
-from vidsift.training.data import describe, load_pairs
+from vidsift.training.data import load_pairs
 from vidsift.training.recipe import Recipe
 from vidsift.video import Geometry
 

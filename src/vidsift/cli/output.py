@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,21 @@ def say_json(document: dict[str, Any]) -> None:
     File names that are not UTF-8 keep their bytes as escaped surrogates, which `json.loads` gives back.
     """
     say(json.dumps(document, ensure_ascii=True))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on stdout: numbers to the right, cut to the terminal where there is one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for place, column in enumerate(columns):
+        number = bool(rows) and isinstance(rows[0][place], int | float)
+        shown.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*(printable(str(value)) for value in row))
+    # Wide enough for whole names where there is no terminal to fit into.
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
 
 
 def complain(text: str) -> None:

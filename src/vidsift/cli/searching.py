@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vidsift.cli.output import clock, printable, say, say_json
+from vidsift.cli.output import clock, printable, say, say_json, show_table
 
 
 def search(
@@ -56,13 +55,5 @@ def models(
     if as_json:
         say_json({"models": table})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False)
-    for column in table[0]:
-        shown.add_column(column)
-    for row in table:
-        shown.add_row(*(str(value) for value in (row | {"default": "*" if row["default"] else ""}).values()))
-    # Wide enough for whole names where there is no terminal to fit into.
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    rows = [tuple((row | {"default": "*" if row["default"] else ""}).values()) for row in table]
+    show_table(tuple(table[0]), rows)

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vidsift.errors import RecipeError
+from vidsift.files import write_text
 
 CHECKPOINT, RECIPE, METRICS, MODEL = "checkpoint.pt", "recipe.yaml", "metrics.jsonl", "model"
 _CUT_OFF = 2**62
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, then put it in place."""
-    partial = path.with_suffix(path.suffix + ".part")
-    write(partial)
-    os.replace(partial, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:

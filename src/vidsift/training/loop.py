@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidsift.datasets.pairs import describe
 from vidsift.errors import RecipeError, TrainingError
+from vidsift.features.inputs import Inputs
+from vidsift.files import write_atomically
 from vidsift.models.storage import read_model
-from vidsift.training.data import describe
 from vidsift.training.distributed import World, average_gradients, joined
-from vidsift.training.folder import MODEL, RunFolder, rounded, write_atomically
-from vidsift.training.inputs import Inputs
+from vidsift.training.folder import MODEL, RunFolder, rounded
 from vidsift.training.objective import Objective
 from vidsift.training.optimiser import make_optimiser, set_rates
 from vidsift.training.progress import Report, Smooth, TrainProgress

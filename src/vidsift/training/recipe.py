@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from vidsift.datasets.catalogue import DATASETS, TABLES
 from vidsift.losses.teaching import Teaching
 from vidsift.training.pretraining.recipe import PretrainRecipe
 from vidsift.training.settings import Section, read_yaml, validated
@@ -17,14 +18,15 @@ OnBad = Literal["stop", "skip"]
 class DataSection(Section):
     """Where clips and captions come from.
 
-    source: `storyboard`, or a table: `csv` or `jsonl` with the columns `video` and `caption` (and, if wanted,
-        `start` and `end` in seconds).  train, val: a split's name or a file.  root: folder of the videos.
+    source: `storyboard`, a public data set (`vidsift data list`), or a table: `csv` or `jsonl` with the
+        columns `video` and `caption` (and, if wanted, `start` and `end` in seconds).
+    train, val: a split's name or a table.  root: folder of the data set, or of the table's videos.
     holdout: without `val`, the share of the training videos that is kept for validation.
     train_videos, val_videos: use only the first so many.  on_bad: what to do about videos that are missing
         or cannot be decoded and about empty captions.
     """
 
-    source: Literal["storyboard", "csv", "jsonl"]
+    source: str
     train: str
     val: str | None = None
     root: Path | None = None
@@ -32,6 +34,14 @@ class DataSection(Section):
     train_videos: int | None = Field(None, gt=1)
     val_videos: int | None = Field(None, gt=1)
     on_bad: OnBad = "stop"
+
+    @field_validator("source")
+    @classmethod
+    def _known(cls, source: str) -> str:
+        known = ("storyboard", *TABLES, *DATASETS)
+        if source not in known:
+            raise ValueError(f"no data source {source!r}; there are {', '.join(known)}")
+        return source
 
 
 class FeaturesSection(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vidsift.training.data import PairSet
+from vidsift.datasets.pairs import PairSet
 
 
 class Sampler:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
+from vidsift.datasets.pairs import PairSet
 from vidsift.errors import DataError, RecipeError
+from vidsift.features.extract import extract_clips, extract_texts, store_name, tower_fingerprint
+from vidsift.features.inputs import Inputs
+from vidsift.features.rowstore import RowStore
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures, create_model, load_model
-from vidsift.training.data import PairSet, load_pairs
+from vidsift.training.data import load_pairs
 from vidsift.training.distributed import World
-from vidsift.training.features import extract_clips, extract_texts, store_name, tower_fingerprint
-from vidsift.training.inputs import Inputs
 from vidsift.training.optimiser import freeze
 from vidsift.training.recipe import Recipe
-from vidsift.training.rowstore import RowStore
 from vidsift.training.sampler import Sampler
 from vidsift.training.teachers import TeacherCache, distill
 from vidsift.training.teachers import store_name as teacher_name
@@ -95,12 +96,13 @@ def open_inputs(
     clips: RowStore | None = None
     texts: RowStore | None = None
     if recipe.features.cache and not recipe.optimiser.lr.vision:
-        folder = store_name(recipe, pairs, model, "vision")
+        folder = store_name(recipe.features.folder, pairs, recipe.backbone, model, "vision")
         report = _titled(progress, f"clips of {pairs.name}")
         clips = extract_clips(model, pairs, folder, recipe.data.on_bad, report)
     if recipe.features.cache and not recipe.optimiser.lr.text:
         report = _titled(progress, f"captions of {pairs.name}")
-        texts = extract_texts(model, pairs, store_name(recipe, pairs, model, "text"), report)
+        folder = store_name(recipe.features.folder, pairs, recipe.backbone, model, "text")
+        texts = extract_texts(model, pairs, folder, report)
     return Inputs(model, pairs, clips, texts, recipe.data.on_bad)
 
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from vidsift.features.inputs import Pictures, Texts
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
 from vidsift.training.distributed import World, gather
-from vidsift.training.inputs import Pictures, Texts
 from vidsift.training.objective import Objective
 from vidsift.training.teachers import TeacherSignals
 

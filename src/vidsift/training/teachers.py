@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidsift.datasets.pairs import PairSet
 from vidsift.errors import DataError
+from vidsift.features.rowstore import Array, Rows, RowStore
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
 from vidsift.models.pooling import masked_softmax
-from vidsift.training.data import PairSet
-from vidsift.training.rowstore import Array, Rows, RowStore
 
 Progress = Callable[[int, int], None]
 # Scores are kept as 16-bit steps between a row's least and greatest: 1/65535 of its range at most.

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from vidsift.errors import TrainingError
-from vidsift.training.folder import MODEL, RunFolder, rounded, write_atomically
+from vidsift.files import write_atomically
+from vidsift.training.folder import MODEL, RunFolder, rounded
 from vidsift.training.pretraining.batches import Batch, make_batch
 from vidsift.training.pretraining.recipe import PretrainRecipe, StageSection
 from vidsift.training.pretraining.task import ContrastiveTask

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidsift.errors import DataError
-from vidsift.training.folder import write_text
+from vidsift.files import write_text
 
 FORMAT = 1
 _META, _DONE, _LOCK = "store.json", "done.bin", "writer.lock"

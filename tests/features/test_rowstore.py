@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vidsift.errors import DataError
-from vidsift.training.rowstore import Array, Rows, RowStore
+from vidsift.features.rowstore import Array, Rows, RowStore
 
 ARRAYS = {"a": Array((2,), "f4"), "n": Array((), "u2")}
 IDENTITY = {"model": "m1", "data": "d1"}

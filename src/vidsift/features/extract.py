@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidsift.datasets.pairs import PairSet
 from vidsift.errors import DataError
+from vidsift.features.rowstore import Array, Rows, RowStore
 from vidsift.models import RetrievalModel
-from vidsift.training.data import PairSet
-from vidsift.training.recipe import Recipe
-from vidsift.training.rowstore import Array, Rows, RowStore
 from vidsift.video import VideoError
 
 Progress = Callable[[int, int], None]
@@ -42,17 +41,20 @@ def tower_fingerprint(model: RetrievalModel, tower: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def store_name(recipe: Recipe, pairs: PairSet, model: RetrievalModel, tower: str) -> Path:
-    """Where a recipe keeps the features of a set: named by what the recipe says, not by what is inside.
+def store_name(folder: Path, pairs: PairSet, source: str, model: RetrievalModel, tower: str) -> Path:
+    """Where the features of a set lie: named by where the model came from, not by what is inside.
 
     So a store of a model that has been trained on, or of files that have changed, is found and refused.
+    source: the name or folder that the model (or its backbone) was loaded by.  tower: `vision` or `text`.
     """
-    backbone = Path(recipe.backbone).name
-    parts = [pairs.name, backbone, tower]
+    path = Path(source)
+    # A trained run's model lies in RUN/model.
+    called = path.parent.name if path.name == "model" and path.parent.name else path.name
+    parts = [pairs.name, called, tower]
     if tower == "vision":
         special = [model.method] if model.tower_settings else []
-        parts += [f"{recipe.method.frames}f", *(["patches"] if model.uses_patches else []), *special]
-    return recipe.features.folder / "_".join(parts)
+        parts += [f"{model.frames_per_clip}f", *(["patches"] if model.uses_patches else []), *special]
+    return folder / "_".join(parts)
 
 
 def extract_clips(

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidsift.datasets.pairs import PairSet
+from vidsift.features.extract import evaluating, read_clips, tokens
+from vidsift.features.rowstore import RowStore
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
-from vidsift.training.data import PairSet
-from vidsift.training.features import evaluating, read_clips, tokens
-from vidsift.training.rowstore import RowStore
 
 _CLIPS, _TEXTS = 64, 256
 

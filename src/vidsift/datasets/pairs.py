@@ -1,0 +1,215 @@
+"""Captions and the clips that they speak of, which can be read one by one: what towers see of a corpus."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidsift.datasets.corpus import Caption, Corpus, Video
+from vidsift.datasets.storyboard.render import render_frames
+from vidsift.datasets.storyboard.splits import SPLITS, load_split
+from vidsift.datasets.storyboard.world import StoryVideo
+from vidsift.errors import DataError
+from vidsift.video import Geometry, Span, VideoError, probe, read_frames, sample_times
+
+OnBad = Literal["stop", "skip"]
+_WAY_OUT = "mend them, or leave them out (data.on_bad=skip in a recipe, --skip-bad in eval)"
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+class Clips(Protocol):
+    """Clips by number."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> tuple[Pixels, Mask]:
+        """Frames uint8 [F, 3, S, S] and which of them are real [F].  Raises VideoError for a bad file."""
+
+    def name(self, number: int) -> str:
+        """What a message calls the clip."""
+
+    def identity(self) -> str:
+        """Hexadecimal digest of what would be read; changes when a file does."""
+
+    def select(self, numbers: Sequence[int]) -> Clips:
+        """Some of the clips, in that order."""
+
+
+@dataclass(frozen=True)
+class StoryClips:
+    """Storyboard videos, rendered when they are asked for.  size: side of the pictures in pixels."""
+
+    videos: tuple[StoryVideo, ...]
+    frames: int
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def read(self, number: int) -> tuple[Pixels, Mask]:
+        pixels = render_frames(self.videos[number], self.frames)
+        if pixels.shape[-1] != self.size:
+            raise DataError(
+                f"the storyboard's pictures are {pixels.shape[-1]} pixels wide, this backbone takes "
+                f"{self.size}: write them to files (vidsift storyboard) and train on their captions.jsonl"
+            )
+        return pixels, np.ones(len(pixels), bool)
+
+    def name(self, number: int) -> str:
+        return f"storyboard video {number}"
+
+    def identity(self) -> str:
+        return hashlib.sha256(repr((self.videos, self.frames)).encode()).hexdigest()[:16]
+
+    def select(self, numbers: Sequence[int]) -> StoryClips:
+        return StoryClips(tuple(self.videos[n] for n in numbers), self.frames, self.size)
+
+
+@dataclass(frozen=True)
+class FileClips:
+    """Clips of video files, F frames at the middles of F equal parts."""
+
+    videos: tuple[Video, ...]
+    frames: int
+    geometry: Geometry
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def read(self, number: int) -> tuple[Pixels, Mask]:
+        video = self.videos[number]
+        start = video.start or 0.0
+        end = min(probe(video.path).duration, float("inf") if video.end is None else video.end)
+        if end <= start:
+            raise VideoError(video.path, f"ends at {end:.2f} s, before the clip starts at {start:.2f} s")
+        found = read_frames(video.path, sample_times(Span(start, end), self.frames), self.geometry)
+        return found.pixels, found.mask
+
+    def name(self, number: int) -> str:
+        return str(self.videos[number].path)
+
+    def identity(self) -> str:
+        digest = hashlib.sha256(repr((self.frames, self.geometry)).encode())
+        for video in self.videos:
+            status = video.path.stat()
+            said = (video.path.name, status.st_size, status.st_mtime_ns, video.start, video.end)
+            digest.update(repr(said).encode())
+        return digest.hexdigest()[:16]
+
+    def select(self, numbers: Sequence[int]) -> FileClips:
+        return FileClips(tuple(self.videos[n] for n in numbers), self.frames, self.geometry)
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Captions and their clips.  clip_of: [T] number of each caption's clip.
+
+    kinds: [T] what sort of caption each is, where the data says so.  skipped: what was left out, by reason.
+    """
+
+    name: str
+    clips: Clips
+    captions: tuple[str, ...]
+    clip_of: NDArray[np.int64]
+    kinds: tuple[str, ...] = ()
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def identity(self) -> str:
+        """Digest of clips and captions."""
+        digest = hashlib.sha256(self.clips.identity().encode())
+        digest.update(repr((self.captions, self.clip_of.tolist())).encode())
+        return digest.hexdigest()[:16]
+
+    def without_clips(self, bad: NDArray[np.bool_], reason: str) -> PairSet:
+        """The same set without some clips and all that is said of them, counted under a reason."""
+        if not bad.any():
+            return self
+        kept = np.flatnonzero(~bad)
+        rows = np.flatnonzero(~bad[self.clip_of])
+        number = np.cumsum(~bad) - 1
+        return PairSet(
+            self.name,
+            self.clips.select(kept.tolist()),
+            tuple(self.captions[r] for r in rows),
+            number[self.clip_of[rows]],
+            tuple(self.kinds[r] for r in rows) if self.kinds else (),
+            self.skipped + Counter({reason: int(bad.sum())}),
+        )
+
+
+def story_pairs(split: str, videos: int | None, frames: int, geometry: Geometry) -> PairSet:
+    """A split of the storyboard world (its first `videos` videos), rendered when it is read."""
+    if split not in SPLITS:
+        raise DataError(f"the storyboard has no split {split!r}; it has {', '.join(SPLITS)}")
+    story = load_split(split, videos)
+    return PairSet(
+        f"storyboard-{split}-{len(story.videos)}",
+        StoryClips(story.videos, frames, geometry.size),
+        tuple(caption.text for caption in story.captions),
+        story.video_of,
+        tuple(caption.kind for caption in story.captions),
+    )
+
+
+def file_pairs(name: str, corpus: Corpus, frames: int, geometry: Geometry, on_bad: OnBad) -> PairSet:
+    """One split's captions and the clips of its files.
+
+    Raises DataError for files that cannot be read and for captions without words, or leaves them out and
+    counts them when `on_bad` is `skip`.
+    """
+    skipped: Counter[str] = Counter()
+    captions = _with_text(corpus, on_bad, skipped)
+    bad = {}
+    for number, video in enumerate(corpus.videos):
+        reason = _problem(video)
+        if reason is not None:
+            bad[number] = reason
+            skipped["unreadable videos"] += 1
+    if bad and on_bad == "stop":
+        number, reason = next(iter(bad.items()))
+        raise DataError(
+            f"{name}: {len(bad)} of {len(corpus.videos)} videos cannot be read, first {reason}; {_WAY_OUT}"
+        )
+    kept = [n for n in range(len(corpus.videos)) if n not in bad]
+    place = {number: k for k, number in enumerate(kept)}
+    captions = [c for c in captions if c.video in place]
+    if not captions:
+        raise DataError(f"{name}: nothing is left: {dict(skipped)}")
+    return PairSet(
+        name,
+        FileClips(tuple(corpus.videos[n] for n in kept), frames, geometry),
+        tuple(c.text for c in captions),
+        np.asarray([place[c.video] for c in captions], np.int64),
+        skipped=skipped,
+    )
+
+
+def _with_text(corpus: Corpus, on_bad: OnBad, skipped: Counter[str]) -> list[Caption]:
+    empty = [c for c in corpus.captions if not c.text.strip()]
+    if empty and on_bad == "stop":
+        raise DataError(f"{empty[0].where}: {len(empty)} captions are empty, this is the first; {_WAY_OUT}")
+    if empty:
+        skipped["empty captions"] = len(empty)
+    return [c for c in corpus.captions if c.text.strip()]
+
+
+def _problem(video: Video) -> str | None:
+    """Why a file cannot be read at all; what breaks further on shows when it is decoded."""
+    try:
+        probe(video.path)
+    except VideoError as error:
+        return str(error)
+    return None
+
+
+def describe(pairs: PairSet) -> dict[str, Any]:
+    """Sizes and what was left out, for the log."""
+    return {"clips": len(pairs.clips), "captions": len(pairs.captions), "skipped": dict(pairs.skipped)}
