@@ -184,11 +184,11 @@ def curve(log: Path) -> list[dict[str, float]]:
 def measured(model: Any, seen: Any, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Both directions of the method's own score, its coarse vectors alone, two stages, the index's search."""
     from vidsift.evaluation.metrics import ranks
+    from vidsift.evaluation.scoring import staged
     from vidsift.training.validation import (
         all_scores,
         index_ranking,
         index_scores,
-        staged,
         text_to_video,
         video_to_text,
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import vidsift
-from vidsift.cli import converting, data, indexing, searching, training, worlds
+from vidsift.cli import converting, data, evaluating, indexing, searching, training, worlds
 from vidsift.cli.output import BROKE_OFF, DONE, WRONG_USE, ReaderGone, complain
 from vidsift.errors import QueryError, RecipeError, VidsiftError
 from vidsift.video.errors import VideoError
@@ -52,6 +52,7 @@ app.command("train")(training.train)
 app.command("extract")(training.extract)
 app.command("distill-cache")(training.distill_cache)
 app.add_typer(data.app, name="data")
+app.command("eval")(evaluating.evaluate)
 app.command("models")(searching.models)
 app.command("convert")(converting.convert)
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -124,6 +124,27 @@ def progress_bar(title: str, unit: str, quiet: bool = False) -> Iterator[Advance
         yield _lines(title, unit)
 
 
+class Bars:
+    """One progress bar after another, as the title changes."""
+
+    def __init__(self, stack: ExitStack, quiet: bool) -> None:
+        self._stack, self._quiet = stack, quiet
+        self._title = ""
+        self._advance: Advance | None = None
+
+    def rows(self, title: str, done: int, rows: int) -> None:
+        """So many of so many rows."""
+        self.advance(title, "rows")(done, rows, "")
+
+    def advance(self, title: str, unit: str) -> Advance:
+        """The bar of this title; a former one is closed."""
+        if self._advance is None or title != self._title:
+            self._stack.close()
+            self._title = title
+            self._advance = self._stack.enter_context(progress_bar(title, unit, self._quiet))
+        return self._advance
+
+
 def _lines(title: str, unit: str) -> Advance:
     import time
 
@@ -136,10 +157,11 @@ def _lines(title: str, unit: str) -> Advance:
             return
         said = tenth
         spent = time.monotonic() - began
-        rate = done / spent if spent > 0 else 0.0
+        rate = done / spent if spent > 0.01 else 0.0
         left = f", {clock((total - done) / rate)} left" if total and rate else ""
         whole = f"/{total:,.0f}" if total else ""
-        sys.stderr.write(f"{title}: {done:,.0f}{whole} {unit}, {rate:,.1f} {unit}/s{left}\n")
+        speed = f", {rate:,.1f} {unit}/s" if rate else ""
+        sys.stderr.write(f"{title}: {done:,.0f}{whole} {unit}{speed}{left}\n")
         sys.stderr.flush()
 
     return advance

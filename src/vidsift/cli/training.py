@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidsift.cli.output import Advance, progress_bar, say, say_json
+from vidsift.cli.output import Bars, say, say_json
 
 if TYPE_CHECKING:
     from vidsift.training.progress import TrainProgress
@@ -35,15 +36,15 @@ def train(
     settings = load_recipe(recipe, overrides)
     folder = out or Path("runs") / settings.name
     with ExitStack() as stack:
-        bars = _Bars(stack, quiet)
+        bars = Bars(stack, quiet)
         if isinstance(settings, PretrainRecipe):
             from vidsift.training.pretraining.loop import pretrain
 
-            final = pretrain(settings, folder, bars.training)
+            final = pretrain(settings, folder, _steps(bars))
         else:
             from vidsift.training.loop import train as train_method
 
-            final = train_method(settings, folder, bars.training)
+            final = train_method(settings, folder, _steps(bars))
     if not final:
         return  # one of several processes, and not the one that writes
     if as_json:
@@ -54,29 +55,16 @@ def train(
     say(f"validation: R@1 {found['r1']:.1f}, R@5 {found['r5']:.1f} of {found['queries']} queries")
 
 
-class _Bars:
-    """One progress bar after another: caches are filled, then steps are made."""
+def _steps(bars: Bars) -> Callable[[TrainProgress], None]:
+    """Caches are filled, then steps are made."""
 
-    def __init__(self, stack: ExitStack, quiet: bool) -> None:
-        self.stack, self.quiet = stack, quiet
-        self.title = ""
-        self.advance: Advance | None = None
-
-    def training(self, p: TrainProgress) -> None:
+    def show(p: TrainProgress) -> None:
         if p.loss is None:
-            self.rows(p.stage, p.step, p.steps)
+            bars.rows(p.stage, p.step, p.steps)
         else:
-            self._bar("training", "steps")(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
+            bars.advance("training", "steps")(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
 
-    def rows(self, title: str, done: int, rows: int) -> None:
-        self._bar(title, "rows")(done, rows, "")
-
-    def _bar(self, title: str, unit: str) -> Advance:
-        if self.advance is None or title != self.title:
-            self.stack.close()
-            self.title = title
-            self.advance = self.stack.enter_context(progress_bar(title, unit, self.quiet))
-        return self.advance
+    return show
 
 
 def extract(
@@ -88,7 +76,7 @@ def extract(
 
     settings = _method_recipe(recipe, overrides)
     with ExitStack() as stack:
-        setup = prepare(settings, World(), _Bars(stack, quiet).rows, teachers=False)
+        setup = prepare(settings, World(), Bars(stack, quiet).rows, teachers=False)
     folders = [str(f.resolve()) for i in (setup.train, setup.val) for f in i.folders]
     if as_json:
         say_json({"stores": folders})
@@ -110,7 +98,7 @@ def distill_cache(
     if settings.teachers is None or not settings.objective.needs_teachers:
         raise RecipeError(f"{recipe}: has no teachers whose words could be kept")
     with ExitStack() as stack:
-        setup = prepare(settings, World(), _Bars(stack, quiet).rows)
+        setup = prepare(settings, World(), Bars(stack, quiet).rows)
     assert setup.teachers is not None
     folders = [str(folder.resolve()) for folder in setup.teachers.folders]
     if as_json:

@@ -192,6 +192,13 @@ def file_pairs(name: str, corpus: Corpus, frames: int, geometry: Geometry, on_ba
     )
 
 
+def first_clips(corpus: Corpus, count: int | None) -> Corpus:
+    """The first `count` videos of a corpus and what is said of them."""
+    if count is None or count >= len(corpus.videos):
+        return corpus
+    return Corpus(corpus.videos[:count], tuple(c for c in corpus.captions if c.video < count))
+
+
 def _with_text(corpus: Corpus, on_bad: OnBad, skipped: Counter[str]) -> list[Caption]:
     empty = [c for c in corpus.captions if not c.text.strip()]
     if empty and on_bad == "stop":

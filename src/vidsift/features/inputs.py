@@ -94,7 +94,7 @@ class Inputs:
         self.caption_rows = np.arange(len(pairs.captions))
         self.frames_per_clip, self.size = model.frames_per_clip, model.preprocess.size
         self.clips = None if clips is None else {name: clips.open(name) for name in clips.arrays}
-        self.texts = None if texts is None else {name: texts.open(name) for name in texts.arrays}
+        self.texts = texts
         self.ids: Tensor | None = None
         self.words: Tensor | None = None
         if texts is None:
@@ -110,12 +110,13 @@ class Inputs:
             length = _longest(mask)
             return Texts(mask[:, :length], ids=self.ids[rows, :length])
         captions = self.caption_rows[captions]
-        mask = torch.from_numpy(self.texts["mask"][captions])
+        # Opened for each read: pages of a mapping that stays open add up to the whole file in memory.
+        mask = torch.from_numpy(self.texts.open("mask")[captions])
         length = _longest(mask)
         return Texts(
             mask[:, :length],
-            sentence=torch.from_numpy(self.texts["sentence"][captions]),
-            words=torch.from_numpy(self.texts["words"][captions, :length]),
+            sentence=torch.from_numpy(self.texts.open("sentence")[captions]),
+            words=torch.from_numpy(self.texts.open("words")[captions, :length]),
         )
 
     def read_clips(self, clips: NDArray[np.int64]) -> Pictures:
@@ -145,11 +146,17 @@ class Inputs:
     def encode_all(self, model: RetrievalModel) -> tuple[TextFeatures, ClipFeatures]:
         """Features of every caption and of every clip, in eval mode, on the model's device."""
         with evaluating(model):
-            clips = [self.read_clips(rows).encode(model) for rows in _blocks(len(self.pairs.clips), _CLIPS)]
             texts = [
                 self.read_texts(rows).encode(model) for rows in _blocks(len(self.pairs.captions), _TEXTS)
             ]
-        return TextFeatures.cat(texts), ClipFeatures.cat(clips)
+        return TextFeatures.cat(texts), self.encode_clips(model)
+
+    @torch.inference_mode()
+    def encode_clips(self, model: RetrievalModel) -> ClipFeatures:
+        """Features of every clip, in eval mode, on the model's device."""
+        with evaluating(model):
+            parts = [self.read_clips(rows).encode(model) for rows in _blocks(len(self.pairs.clips), _CLIPS)]
+        return ClipFeatures.cat(parts)
 
 
 def _blocks(count: int, size: int) -> Iterator[NDArray[np.int64]]:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidsift.evaluation.metrics import RetrievalMetrics, ranks, retrieval_metrics
+from vidsift.evaluation.metrics import RetrievalMetrics, rank_all, ranks, retrieval_metrics
+from vidsift.evaluation.metrics import Scores as AllScores
+from vidsift.evaluation.scoring import staged
 from vidsift.models import ClipFeatures, RetrievalModel, SearchWeights, TextFeatures
 from vidsift.models.pooling import text_gated_score
 from vidsift.training.recipe import ValidationSection
@@ -59,36 +61,16 @@ def index_ranking(model: RetrievalModel, gallery: Gallery, weights: SearchWeight
     return weights.coarse_weight * coarse + weights.fine_weight * fine
 
 
-def staged(coarse: Scores, fine: Scores, candidates: int) -> Scores:
-    """Two stages: each text's `candidates` best by the coarse score, ranked by the fine one, then the rest.
-
-    coarse, fine: [T, V].  Only the fine scores of the short list matter.
-    """
-    count = min(candidates, coarse.shape[1])
-    short = np.argpartition(-coarse, count - 1, axis=1)[:, :count]
-    # The others keep their order below everything on the short list.
-    lowest = fine.min() - 1.0
-    found: Scores = coarse - coarse.max() + lowest
-    np.put_along_axis(found, short, np.take_along_axis(fine, short, 1), 1)
-    return found
-
-
 def text_to_video(scores: Scores, clip_of: NDArray[np.int64]) -> RetrievalMetrics:
     """Every caption ranks all clips."""
-    return retrieval_metrics(ranks(scores, clip_of))
+    return retrieval_metrics(ranks(scores, clip_of), scores.shape[1])
 
 
 def video_to_text(scores: Scores, clip_of: NDArray[np.int64]) -> RetrievalMetrics:
     """Every clip that has captions ranks all captions; its best one counts, its others are no rivals."""
-    clips = np.unique(clip_of)
-    found = []
-    for clip in clips.tolist():
-        own = clip_of == clip
-        column = scores[:, clip]
-        best = column[own].max()
-        others = column[~own]
-        found.append(1 + (others > best).sum() + (others == best).sum() / 2)
-    return retrieval_metrics(np.asarray(found, np.float64))
+    found = rank_all(AllScores.of(scores), clip_of, text=False).among_captions
+    assert found is not None
+    return retrieval_metrics(found, len(clip_of))
 
 
 def measure(model: RetrievalModel, gallery: Gallery) -> dict[str, Any]:
