@@ -25,8 +25,19 @@ Model = TypeVar("Model", bound=Section)
 def read_yaml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     """Read a recipe and apply `key=value` overrides (dotted keys; list items by number, `stages.0.steps=10`).
 
+    `extends: [FILE, ...]` puts the recipe over others, which lie beside it by their relative names.
     Raises RecipeError naming the file, or the override.
     """
+    raw = _read(path, ())
+    for override in overrides or []:
+        _override(raw, override)
+    return raw
+
+
+def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
+    """A file over those that it extends, one after the other."""
+    if path.resolve() in readers:
+        raise RecipeError(f"{path}: extends itself")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -35,9 +46,24 @@ def read_yaml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
         raise RecipeError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a YAML mapping of keys, found {type(raw).__name__}")
-    for override in overrides or []:
-        _override(raw, override)
-    return raw
+    bases = raw.pop("extends", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise RecipeError(f"{path}: extends takes the names of recipe files, relative to this one")
+    found: dict[str, Any] = {}
+    for base in bases:
+        _merge(found, _read(path.parent / base, (*readers, path.resolve())))
+    _merge(found, raw)
+    return found
+
+
+def _merge(into: dict[str, Any], over: dict[str, Any]) -> None:
+    """Put one mapping over another; mappings inside are merged, everything else is replaced."""
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
 
 
 def validated(kind: type[Model], raw: dict[str, Any], path: Path) -> Model:
