@@ -53,6 +53,7 @@ app.command("extract")(training.extract)
 app.command("distill-cache")(training.distill_cache)
 app.add_typer(data.app, name="data")
 app.command("eval")(evaluating.evaluate)
+app.command("compare")(evaluating.compare)
 app.command("models")(searching.models)
 app.command("convert")(converting.convert)
 

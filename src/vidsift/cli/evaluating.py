@@ -66,27 +66,26 @@ def evaluate(
     from vidsift.index import Index
     from vidsift.models import load_model
 
+    try:
+        options = Options(_listed(scores), _listed(rescore))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    if "qb-norm" in options.rescoring and bank is None:
+        raise DataError("--rescore qb-norm needs --bank, the training split whose captions it takes")
     loaded = load_model(model, device)
     on_bad: OnBad = "skip" if skip_bad else "stop"
     name, pairs, paragraphs = _open(loaded, dataset, root, split, videos, on_bad)
     opened = Index.open(index) if index is not None else None
     if opened is not None:
         opened.check_model(loaded)
-    options = Options(_listed(scores), _listed(rescore))
     with ExitStack() as stack:
         bars = Bars(stack, quiet)
         material = open_material(loaded, pairs, features, on_bad, bars.rows)
         other = None
-        if "qb-norm" in options.rescoring:
-            if bank is None:
-                raise DataError("--rescore qb-norm needs --bank, the training split whose captions it takes")
-            other = open_material(
-                loaded, _open(loaded, dataset, root, bank, None, on_bad)[1], features, on_bad, bars.rows
-            )
-        try:
-            found = measure(material, dataset, name, options, paragraphs, other, bars.rows)
-        except ValueError as error:
-            raise DataError(str(error)) from error
+        if bank is not None and "qb-norm" in options.rescoring:
+            _, captions, _ = _open(loaded, dataset, root, bank, None, on_bad)
+            other = open_material(loaded, captions, features, on_bad, bars.rows)
+        found = measure(material, dataset, name, options, paragraphs, other, bars.rows)
         asked = None
         if opened is not None:
             asked = evaluate_index(
@@ -141,3 +140,44 @@ def _called(model: str) -> str:
     path = Path(model)
     # A trained run's model lies in RUN/model.
     return path.parent.name if path.name == "model" and path.parent.name else path.name
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Report folders of `vidsift eval`; the first is the base.")
+    ],
+    score: Annotated[
+        str | None,
+        typer.Option("--score", help="The row to compare; default: index, two-stage or similarity."),
+    ] = None,
+    published: Annotated[
+        str | None, typer.Option("--published", help="Add published rows of DATASET/SPLIT, or `same`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write Markdown, JSON and a plot here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set evaluations side by side: paired differences, cost, transfer, published rows."""
+    from vidsift.evaluation import compare as side_by_side
+    from vidsift.evaluation.published import published_for
+
+    read = [side_by_side.read_run(folder, score) for folder in runs]
+    place = read[0].where if published == "same" else published
+    rows = published_for(*place.split("/", 1)) if place and "/" in place else ()
+    if place and "/" not in place:
+        raise DataError(f"--published takes DATASET/SPLIT, such as msrvtt/test-1ka, not {place!r}")
+    found = side_by_side.compare(read, rows)
+    if out is not None:
+        side_by_side.write_comparison(found, out)
+    if as_json:
+        say_json(side_by_side.document(found))
+        return
+    show_table(side_by_side.HEADER, side_by_side.table(found))
+    header, body = side_by_side.transfer(found)
+    if body:
+        say()
+        show_table(header, body)
+    if found.published:
+        say()
+        show_table(*side_by_side.published_table(found.published))
+    if out is not None:
+        say(f"comparison in {out}")

@@ -16,7 +16,7 @@ from vidsift.evaluation.intervals import intervals
 from vidsift.evaluation.metrics import Ranks, RetrievalMetrics, Scores, rank_all, retrieval_metrics
 from vidsift.evaluation.protocol import Protocol, describe_protocol
 from vidsift.evaluation.rescoring import dual_softmax_clips, dual_softmax_texts, qb_norm_texts
-from vidsift.evaluation.scoring import model_scores
+from vidsift.evaluation.scoring import SCORES, model_scores
 from vidsift.features.extract import extract_clips, extract_texts, store_name, tower_fingerprint
 from vidsift.features.inputs import Inputs
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
@@ -96,6 +96,15 @@ class Options:
     seed: int = 0
     block: int = 256
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown score or rescoring."""
+        for name, known in (*((s, SCORES) for s in self.scores), *((r, RESCORINGS) for r in self.rescoring)):
+            if name not in known:
+                kind = "score" if known is SCORES else "rescoring"
+                raise ValueError(f"no {kind} {name!r}; there are {', '.join(known)}")
+        if not self.scores:
+            raise ValueError("no score to rank by")
+
 
 def open_material(
     model: RetrievalModel,
@@ -107,21 +116,22 @@ def open_material(
     """Run the towers over a set, or read what they said the last time.
 
     folder: of the feature stores, which are named by model, data and sampling.
-    Raises DataError for clips that cannot be decoded, unless `on_bad` is `skip`, and for a stale store.
+    Raises DataError for clips that cannot be decoded, unless `on_bad` is `skip`.
     """
 
     def report(title: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, total: progress(title, done, total)
 
     model.eval()
-    places = [
-        store_name(folder, pairs, model.name, model, tower).with_suffix(
-            f".{tower_fingerprint(model, tower)[:8]}"
-        )
-        for tower in ("vision", "text")
-    ]
-    clips = extract_clips(model, pairs, places[0], on_bad, report("clips"))
-    texts = extract_texts(model, pairs, places[1], report("captions"))
+    vision = store_name(folder, pairs, model.name, model, "vision")
+    text = store_name(folder, pairs, model.name, model, "text")
+    # Whatever changed, the old store is another one: a measurement is never refused for a stale cache.
+    vision = vision.with_name(
+        f"{vision.name}_{tower_fingerprint(model, 'vision')[:8]}_{pairs.clips.identity()[:8]}"
+    )
+    text = text.with_name(f"{text.name}_{tower_fingerprint(model, 'text')[:8]}_{pairs.identity()[:8]}")
+    clips = extract_clips(model, pairs, vision, on_bad, report("clips"))
+    texts = extract_texts(model, pairs, text, report("captions"))
     inputs = Inputs(model, pairs, clips, texts, on_bad).without_empty()
     return Material(model, inputs.pairs, inputs, inputs.encode_clips(model))
 
@@ -138,14 +148,11 @@ def evaluate(
     """Rank everything, in blocks, and summarise.
 
     bank: training captions for QB-Norm, scored against the test's clips.
-    Raises ValueError for an unknown score or rescoring, and for QB-Norm without a bank.
+    Raises ValueError for QB-Norm without a bank.
     """
     import time
 
     options = options or Options()
-    unknown = [name for name in options.rescoring if name not in RESCORINGS]
-    if unknown:
-        raise ValueError(f"no rescoring {unknown[0]!r}; there are {', '.join(RESCORINGS)}")
     if "qb-norm" in options.rescoring and bank is None:
         raise ValueError("QB-Norm needs a bank of training captions")
     began = time.perf_counter()
