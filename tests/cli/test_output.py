@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,7 @@ def test_names_that_are_not_utf8_and_escape_sequences_cannot_reach_the_terminal(
 
 def test_without_a_terminal_progress_is_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("working", "files") as advance:
+        time.sleep(0.02)  # no rate is told of less than ten milliseconds
         for done in range(101):
             advance(done, 100, "")
     captured = capsys.readouterr()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vidsift.errors import RecipeError
 from vidsift.training.pretraining.loop import learning_rate
@@ -19,9 +20,50 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
+SHIPPED = sorted((ROOT / "recipes").rglob("*.yaml"))
+# What recipes share is no recipe by itself.
+SHARED = [path for path in SHIPPED if path.parent.name == "base" or path.name == "data.yaml"]
+
+
+@pytest.mark.parametrize("path", sorted({*SHIPPED} - {*SHARED}), ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
     assert load_recipe(path).steps > 0
+
+
+def test_every_shared_part_is_used() -> None:
+    used = set()
+    for path in SHIPPED:
+        bases = yaml.safe_load(path.read_text()).get("extends", [])
+        for base in [bases] if isinstance(bases, str) else bases:
+            used.add((path.parent / base).resolve())
+    assert {path.resolve() for path in SHARED} <= used
+
+
+def test_a_recipe_goes_over_those_that_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text(
+        MINIMAL + "seed: 1\nthreads: 1\nmodel: {vision: {layers: 2, heads: 2}}\n"
+    )
+    (tmp_path / "second.yaml").write_text("extends: first.yaml\nseed: 2\nthreads: 2\n")
+    (tmp_path / "third.yaml").write_text("threads: 3\n")
+    text = "extends: [second.yaml, third.yaml]\nname: y\nmodel: {vision: {layers: 4}}\n"
+    recipe = load_recipe(write(tmp_path, text), ["model.vision.heads=4"])
+    assert (recipe.name, recipe.seed, recipe.threads, recipe.steps) == ("y", 2, 3, 2)
+    assert (recipe.model.vision.layers, recipe.model.vision.heads) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: recipe.yaml\n", "recipe.yaml: extends itself"),
+        ("extends: other.yaml\n", "recipe.yaml: extends itself"),
+        ("extends: {a: b}\n", "extends takes the names of recipe files"),
+        ("extends: [nowhere.yaml]\n", "nowhere.yaml: cannot read the recipe"),
+    ],
+)
+def test_a_bad_base_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "other.yaml").write_text("extends: recipe.yaml\n")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path, text))
 
 
 def test_overrides_reach_into_sections_and_lists(tmp_path: Path) -> None:
