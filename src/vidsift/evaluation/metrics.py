@@ -164,17 +164,15 @@ def _count_rivals(
     above, level = matrix > limit, matrix == limit
     rows = np.arange(len(own))
     above[rows, own] = level[rows, own] = False
-    counts[0] += np.count_nonzero(above, axis=0)
-    counts[1] += np.count_nonzero(level, axis=0)
     starts = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
-    if len(starts) == len(own):
-        counts[2] += np.count_nonzero(above, axis=0)
-        counts[3] += np.count_nonzero(level, axis=0)
-        return
-    above_groups = np.logical_or.reduceat(above, starts, axis=0)
-    level_groups = np.logical_or.reduceat(level, starts, axis=0)
+    above_groups = above if len(starts) == len(own) else np.logical_or.reduceat(above, starts, axis=0)
+    counts[0] += np.count_nonzero(above, axis=0)
     counts[2] += np.count_nonzero(above_groups, axis=0)
-    counts[3] += np.count_nonzero(level_groups & ~above_groups, axis=0)
+    # Real scores are hardly ever level: most blocks end here.
+    if level.any():
+        level_groups = np.logical_or.reduceat(level, starts, axis=0)
+        counts[1] += np.count_nonzero(level, axis=0)
+        counts[3] += np.count_nonzero(level_groups & ~above_groups, axis=0)
 
 
 def _blocks(owners: NDArray[np.int64], size: int) -> list[slice]:
