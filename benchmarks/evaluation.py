@@ -32,6 +32,7 @@ from vidsift.features.inputs import Inputs
 from vidsift.features.rowstore import Array, Rows, RowStore
 from vidsift.models.scratch import ClipShape, new_clip_model
 from vidsift.models.tokenizer import build_word_tokenizer
+from vidsift.video import Geometry
 
 D, FRAMES, WORDS = 512, 12, 32
 WAYS = ("blocks", "whole matrix, counted", "whole matrix, sorted", "evaluation")
@@ -58,6 +59,21 @@ class NoClips:
 
     def select(self, numbers: Any) -> NoClips:
         return NoClips(len(numbers))
+
+    def view(self, frames: int, geometry: Geometry) -> NoClips:
+        return self
+
+    def sound(self, number: int) -> None:
+        return None
+
+    def speech(self, number: int) -> str:
+        return ""
+
+    def speech_identity(self) -> str:
+        return ""
+
+    def written(self, number: int) -> None:
+        return None
 
 
 def make(captions: int, clips: int, seed: int) -> tuple[Vectors, Vectors, NDArray[np.int64]]:

@@ -17,6 +17,9 @@ def storyboard(
     out: Annotated[Path, typer.Option("--out", help="Folder for the videos, captions.jsonl and the sheet.")],
     videos: Annotated[int, typer.Option(min=1, help="How many videos.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 200,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="With sound, subtitles and writing in the pictures.")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -26,7 +29,7 @@ def storyboard(
 
     story = draw_set(seed, videos)
     with progress_bar("rendering", "videos", quiet) as advance:
-        paths = write_library(story, out, lambda done, total: advance(done, total, ""))
+        paths = write_library(story, out, lambda done, total: advance(done, total, ""), channels)
     if as_json:
         where = str(out.resolve())
         say_json({"videos": len(paths), "captions": len(story.captions), "out": where, "seed": seed})

@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidsift.datasets.corpus import Caption, Corpus, Video
+from vidsift.datasets.storyboard import channels
 from vidsift.datasets.storyboard.render import render_frames
 from vidsift.datasets.storyboard.splits import SPLITS, load_split
 from vidsift.datasets.storyboard.world import StoryVideo
 from vidsift.errors import DataError
 from vidsift.video import Geometry, Span, VideoError, probe, read_frames, sample_times
+from vidsift.video.sound import read_sound
+from vidsift.video.subtitles import read_subtitles, sidecars, words_between
 
 OnBad = Literal["stop", "skip"]
 _WAY_OUT = "mend them, or leave them out (data.on_bad=skip in a recipe, --skip-bad in eval)"
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Waveform = NDArray[np.float32]
 
 
 class Clips(Protocol):
@@ -42,14 +46,33 @@ class Clips(Protocol):
     def select(self, numbers: Sequence[int]) -> Clips:
         """Some of the clips, in that order."""
 
+    def view(self, frames: int, geometry: Geometry) -> Clips:
+        """The same clips seen in another number or shape of frames."""
+
+    def sound(self, number: int) -> Waveform | None:
+        """Mono float32 at `vidsift.video.sound.RATE`, None without any.  Raises VideoError for a bad file."""
+
+    def speech(self, number: int) -> str:
+        """What is said in it, as subtitles tell; empty if nothing is known.  Raises VideoError."""
+
+    def speech_identity(self) -> str:
+        """Digest of the files beside the clips that `speech` reads."""
+
+    def written(self, number: int) -> str | None:
+        """What stands written in the pictures, if the data says so; None if that is not known."""
+
 
 @dataclass(frozen=True)
 class StoryClips:
-    """Storyboard videos, rendered when they are asked for.  size: side of the pictures in pixels."""
+    """Storyboard videos, rendered when they are asked for.  size: side of the pictures in pixels.
+
+    channels: they have sound, speech and writing, too.
+    """
 
     videos: tuple[StoryVideo, ...]
     frames: int
     size: int
+    channels: bool = False
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -67,10 +90,29 @@ class StoryClips:
         return f"storyboard video {number}"
 
     def identity(self) -> str:
-        return hashlib.sha256(repr((self.videos, self.frames)).encode()).hexdigest()[:16]
+        said = (self.videos, self.frames, *(["channels"] if self.channels else []))
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
     def select(self, numbers: Sequence[int]) -> StoryClips:
-        return StoryClips(tuple(self.videos[n] for n in numbers), self.frames, self.size)
+        return replace(self, videos=tuple(self.videos[n] for n in numbers))
+
+    def view(self, frames: int, geometry: Geometry) -> StoryClips:
+        return replace(self, frames=frames, size=geometry.size)
+
+    def sound(self, number: int) -> Waveform | None:
+        return channels.sound(self.videos[number]) if self.channels else None
+
+    def speech(self, number: int) -> str:
+        if not self.channels:
+            return ""
+        return " ".join(text for _, _, text in channels.speech(self.videos[number]))
+
+    def speech_identity(self) -> str:
+        return "channels"
+
+    def written(self, number: int) -> str | None:
+        found = channels.written(self.videos[number]) if self.channels else None
+        return " ".join(" ".join(found or ()).split())
 
 
 @dataclass(frozen=True)
@@ -86,12 +128,16 @@ class FileClips:
 
     def read(self, number: int) -> tuple[Pixels, Mask]:
         video = self.videos[number]
+        found = read_frames(video.path, sample_times(self._span(video), self.frames), self.geometry)
+        return found.pixels, found.mask
+
+    @staticmethod
+    def _span(video: Video) -> Span:
         start = video.start or 0.0
         end = min(probe(video.path).duration, float("inf") if video.end is None else video.end)
         if end <= start:
             raise VideoError(video.path, f"ends at {end:.2f} s, before the clip starts at {start:.2f} s")
-        found = read_frames(video.path, sample_times(Span(start, end), self.frames), self.geometry)
-        return found.pixels, found.mask
+        return Span(start, end)
 
     def name(self, number: int) -> str:
         return str(self.videos[number].path)
@@ -105,7 +151,29 @@ class FileClips:
         return digest.hexdigest()[:16]
 
     def select(self, numbers: Sequence[int]) -> FileClips:
-        return FileClips(tuple(self.videos[n] for n in numbers), self.frames, self.geometry)
+        return replace(self, videos=tuple(self.videos[n] for n in numbers))
+
+    def view(self, frames: int, geometry: Geometry) -> FileClips:
+        return replace(self, frames=frames, geometry=geometry)
+
+    def sound(self, number: int) -> Waveform | None:
+        span = self._span(self.videos[number])
+        return read_sound(self.videos[number].path, span.start, span.end)
+
+    def speech(self, number: int) -> str:
+        video = self.videos[number]
+        cues = read_subtitles(video.path)
+        return words_between(cues, video.start or 0.0, float("inf") if video.end is None else video.end)
+
+    def speech_identity(self) -> str:
+        digest = hashlib.sha256()
+        for path in (beside for video in self.videos for beside in sidecars(video.path)[:1]):
+            status = path.stat()
+            digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+        return digest.hexdigest()[:16]
+
+    def written(self, number: int) -> str | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -113,6 +181,8 @@ class PairSet:
     """Captions and their clips.  clip_of: [T] number of each caption's clip.
 
     kinds: [T] what sort of caption each is, where the data says so.  skipped: what was left out, by reason.
+    weights: [T] how much each caption is worth in training; None means that all are worth the same.
+    clips_name: of the set with the same clips and other captions, whose features of clips are shared.
     """
 
     name: str
@@ -121,6 +191,13 @@ class PairSet:
     clip_of: NDArray[np.int64]
     kinds: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
+    weights: NDArray[np.float32] | None = None
+    clips_name: str = ""
+
+    @property
+    def shelf(self) -> str:
+        """By what features of the clips are found."""
+        return self.clips_name or self.name
 
     def identity(self) -> str:
         """Digest of clips and captions."""
@@ -142,17 +219,24 @@ class PairSet:
             number[self.clip_of[rows]],
             tuple(self.kinds[r] for r in rows) if self.kinds else (),
             self.skipped + Counter({reason: int(bad.sum())}),
+            None if self.weights is None else self.weights[rows],
+            self.clips_name,
         )
 
 
-def story_pairs(split: str, videos: int | None, frames: int, geometry: Geometry) -> PairSet:
-    """A split of the storyboard world (its first `videos` videos), rendered when it is read."""
+def story_pairs(
+    split: str, videos: int | None, frames: int, geometry: Geometry, channels: bool = False
+) -> PairSet:
+    """A split of the storyboard world (its first `videos` videos), rendered when it is read.
+
+    channels: with sound, speech and writing.
+    """
     if split not in SPLITS:
         raise DataError(f"the storyboard has no split {split!r}; it has {', '.join(SPLITS)}")
     story = load_split(split, videos)
     return PairSet(
-        f"storyboard-{split}-{len(story.videos)}",
-        StoryClips(story.videos, frames, geometry.size),
+        f"storyboard-{split}-{len(story.videos)}" + ("-channels" if channels else ""),
+        StoryClips(story.videos, frames, geometry.size, channels),
         tuple(caption.text for caption in story.captions),
         story.video_of,
         tuple(caption.kind for caption in story.captions),
@@ -219,4 +303,5 @@ def _problem(video: Video) -> str | None:
 
 def describe(pairs: PairSet) -> dict[str, Any]:
     """Sizes and what was left out, for the log."""
-    return {"clips": len(pairs.clips), "captions": len(pairs.captions), "skipped": dict(pairs.skipped)}
+    captions = len(pairs.captions) if pairs.weights is None else int(np.count_nonzero(pairs.weights))
+    return {"clips": len(pairs.clips), "captions": captions, "skipped": dict(pairs.skipped)}

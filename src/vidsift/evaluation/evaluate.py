@@ -17,6 +17,7 @@ from vidsift.evaluation.metrics import Ranks, RetrievalMetrics, Scores, rank_all
 from vidsift.evaluation.protocol import Protocol, describe_protocol
 from vidsift.evaluation.rescoring import dual_softmax_clips, dual_softmax_texts, qb_norm_texts
 from vidsift.evaluation.scoring import SCORES, model_scores
+from vidsift.experts.store import open_stores
 from vidsift.features.extract import extract_clips, extract_texts, store_name, tower_fingerprint
 from vidsift.features.inputs import Inputs
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
@@ -123,16 +124,19 @@ def open_material(
         return None if progress is None else lambda done, total: progress(title, done, total)
 
     model.eval()
-    vision = store_name(folder, pairs, model.name, model, "vision")
     text = store_name(folder, pairs, model.name, model, "text")
     # Whatever changed, the old store is another one: a measurement is never refused for a stale cache.
-    vision = vision.with_name(
-        f"{vision.name}_{tower_fingerprint(model, 'vision')[:8]}_{pairs.clips.identity()[:8]}"
-    )
     text = text.with_name(f"{text.name}_{tower_fingerprint(model, 'text')[:8]}_{pairs.identity()[:8]}")
-    clips = extract_clips(model, pairs, vision, on_bad, report("clips"))
+    clips, experts = None, {}
+    if model.sees_frames:
+        vision = store_name(folder, pairs, model.name, model, "vision")
+        digest = f"{tower_fingerprint(model, 'vision')[:8]}_{pairs.clips.identity()[:8]}"
+        vision = vision.with_name(f"{vision.name}_{digest}")
+        clips = extract_clips(model, pairs, vision, on_bad, report("clips"))
+    else:
+        experts = open_stores(model, pairs, folder / pairs.clips.identity()[:8], on_bad, progress)
     texts = extract_texts(model, pairs, text, report("captions"))
-    inputs = Inputs(model, pairs, clips, texts, on_bad).without_empty()
+    inputs = Inputs(model, pairs, clips, texts, on_bad, experts).without_empty()
     return Material(model, inputs.pairs, inputs, inputs.encode_clips(model))
 
 

@@ -18,6 +18,8 @@ from vidsift.datasets.pairs import PairSet
 from vidsift.errors import DataError
 from vidsift.features.rowstore import Array, Rows, RowStore
 from vidsift.models import RetrievalModel
+from vidsift.models.backbone import Backbone
+from vidsift.models.text import TextTokenizer
 from vidsift.video import VideoError
 
 Progress = Callable[[int, int], None]
@@ -29,13 +31,23 @@ def tower_fingerprint(model: RetrievalModel, tower: str) -> str:
 
     tower: `vision` or `text`.
     """
-    settings: dict[str, Any] = {"preprocess": model.preprocess.to_dict(), **model.tower_settings}
     if tower == "text":
-        settings = {"max_words": model.max_words, "cleaning": model.tokenizer.cleaning}
-    settings["model_type"] = model.backbone.model_type
+        return text_tower_digest(model.backbone, model.tokenizer)
+    settings: dict[str, Any] = {"preprocess": model.preprocess.to_dict(), **model.tower_settings}
+    return _digest(model.backbone, settings, ("vision_", "visual_"))
+
+
+def text_tower_digest(backbone: Backbone, tokenizer: TextTokenizer) -> str:
+    """The same of a text encoder."""
+    settings = {"max_words": tokenizer.max_length, "cleaning": tokenizer.cleaning}
+    return _digest(backbone, settings, ("text_",))
+
+
+def _digest(backbone: Backbone, settings: dict[str, Any], prefixes: tuple[str, ...]) -> str:
+    settings = {**settings, "model_type": backbone.model_type}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, value in sorted(model.backbone.model.state_dict().items()):
-        if name.startswith((f"{tower}_", "visual_" if tower == "vision" else f"{tower}_")):
+    for name, value in sorted(backbone.model.state_dict().items()):
+        if name.startswith(prefixes):
             digest.update(name.encode())
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -50,7 +62,7 @@ def store_name(folder: Path, pairs: PairSet, source: str, model: RetrievalModel,
     path = Path(source)
     # A trained run's model lies in RUN/model.
     called = path.parent.name if path.name == "model" and path.parent.name else path.name
-    parts = [pairs.name, called, tower]
+    parts = [pairs.shelf if tower == "vision" else pairs.name, called, tower]
     if tower == "vision":
         special = [model.method] if model.tower_settings else []
         parts += [f"{model.frames_per_clip}f", *(["patches"] if model.uses_patches else []), *special]

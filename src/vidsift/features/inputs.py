@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from vidsift.datasets.pairs import PairSet
 from vidsift.features.extract import evaluating, read_clips, tokens
 from vidsift.features.rowstore import RowStore
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
+from vidsift.models.experts import ExpertMethod
 
 _CLIPS, _TEXTS = 64, 256
 
@@ -48,23 +49,36 @@ class Texts:
 
 @dataclass(frozen=True)
 class Pictures:
-    """V clips as frames, or as what a frozen vision tower said of them.  mask: [V, F] bool."""
+    """V clips as frames, as what a frozen vision tower said of them, or as experts see them.
+
+    mask: [V, F] bool, or [V, E] for E experts: which are available.  experts: by name, features and mask.
+    """
 
     mask: Tensor
     pixels: Tensor | None = None
     frames: Tensor | None = None
     patches: Tensor | None = None
+    experts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.mask)
 
     def select(self, rows: slice | Tensor) -> Pictures:
-        parts = (None if x is None else x[rows] for x in (self.pixels, self.frames, self.patches))
-        return Pictures(self.mask[rows], *parts)
+        pixels, frames, patches = (
+            None if x is None else x[rows] for x in (self.pixels, self.frames, self.patches)
+        )
+        experts = {name: (x[rows], mask[rows]) for name, (x, mask) in self.experts.items()}
+        return Pictures(self.mask[rows], pixels, frames, patches, experts)
 
     def encode(self, model: RetrievalModel) -> ClipFeatures:
         """Through the vision tower, or from its cached vectors."""
         device = model.device
+        if self.experts:
+            if not isinstance(model, ExpertMethod):
+                raise TypeError(f"{model.method} takes pictures, not experts")
+            features = {name: x.to(device).float() for name, (x, _) in self.experts.items()}
+            masks = {name: mask.to(device) for name, (_, mask) in self.experts.items()}
+            return model.encode_experts(features, masks)
         if self.pixels is not None:
             return model.encode_video(self.pixels, self.mask)
         assert self.frames is not None
@@ -76,6 +90,7 @@ class Inputs:
     """Reads the captions and clips of one set for one model.
 
     clips, texts: stores of what the frozen towers said; None reads pictures, and tokenises.
+    experts: stores of what experts said, by their names, instead of `clips`.
     on_bad: whether a clip that cannot be decoded stops the run or counts as empty.
     """
 
@@ -86,12 +101,17 @@ class Inputs:
         clips: RowStore | None = None,
         texts: RowStore | None = None,
         on_bad: str = "stop",
+        experts: Mapping[str, RowStore] | None = None,
     ) -> None:
         self.pairs, self.on_bad = pairs, on_bad
-        self.folders = [store.folder for store in (clips, texts) if store is not None]
+        experts = experts or {}
+        self.folders = [store.folder for store in (clips, texts, *experts.values()) if store is not None]
+        self.experts = {name: (store.open("feature"), store.open("mask")) for name, store in experts.items()}
         # Rows of the stores by the set's own numbers.
         self.clip_rows = np.arange(len(pairs.clips))
         self.caption_rows = np.arange(len(pairs.captions))
+        # Whether these are all clips of the stores.
+        self.whole = True
         self.frames_per_clip, self.size = model.frames_per_clip, model.preprocess.size
         self.clips = None if clips is None else {name: clips.open(name) for name in clips.arrays}
         self.texts = texts
@@ -121,6 +141,8 @@ class Inputs:
 
     def read_clips(self, clips: NDArray[np.int64]) -> Pictures:
         """The clips of these numbers.  Raises DataError for an unreadable one, if `on_bad` is `stop`."""
+        if self.experts:
+            return self._read_experts(self.clip_rows[clips])
         if self.clips is None:
             pixels, mask = read_clips(self.pairs, clips, self.frames_per_clip, self.size, self.on_bad)
             return Pictures(mask, pixels=pixels)
@@ -128,19 +150,44 @@ class Inputs:
         found = {name: torch.from_numpy(array[clips]) for name, array in self.clips.items()}
         return Pictures(found["mask"], frames=found["frames"], patches=found.get("patches"))
 
+    def _read_experts(self, rows: NDArray[np.int64]) -> Pictures:
+        experts = {
+            name: (torch.from_numpy(feature[rows]), torch.from_numpy(np.asarray(mask[rows])))
+            for name, (feature, mask) in self.experts.items()
+        }
+        there = [mask.reshape(len(rows), -1).any(1) for _, mask in experts.values()]
+        return Pictures(torch.stack(there, 1), experts=experts)
+
     def without_empty(self) -> Inputs:
         """The same without clips of which no frame could be read; that is known of cached clips only."""
-        if self.clips is None:
+        if self.experts:
+            masks = [np.asarray(mask).reshape(len(mask), -1).any(1) for _, mask in self.experts.values()]
+            empty: NDArray[np.bool_] = ~np.logical_or.reduce(masks)
+        elif self.clips is None:
             return self
-        empty: NDArray[np.bool_] = np.logical_not(self.clips["mask"].any(axis=1))
+        else:
+            empty = np.logical_not(self.clips["mask"].any(axis=1))
+        return self.without(empty[self.clip_rows], "clips without a readable frame")
+
+    def without(self, bad: NDArray[np.bool_], reason: str) -> Inputs:
+        """The same without some of the clips [V] and all that is said of them, counted under a reason."""
+        if not bad.any():
+            return self
         kept = copy(self)
-        kept.pairs = self.pairs.without_clips(empty, "clips without a readable frame")
-        kept.clip_rows = np.flatnonzero(~empty)
-        kept.caption_rows = np.flatnonzero(~empty[self.pairs.clip_of])
+        captions = np.flatnonzero(~bad[self.pairs.clip_of])
+        kept.pairs = self.pairs.without_clips(bad, reason)
+        kept.clip_rows, kept.caption_rows = self.clip_rows[~bad], self.caption_rows[captions]
+        kept.whole = False
         if self.ids is not None and self.words is not None:
-            rows = torch.from_numpy(kept.caption_rows)
+            rows = torch.from_numpy(captions)
             kept.ids, kept.words = self.ids[rows], self.words[rows]
         return kept
+
+    @torch.inference_mode()
+    def encode_texts(self, model: RetrievalModel, captions: NDArray[np.int64]) -> TextFeatures:
+        """Features of some captions, in eval mode, on the model's device."""
+        with evaluating(model):
+            return self.read_texts(captions).encode(model)
 
     @torch.inference_mode()
     def encode_all(self, model: RetrievalModel) -> tuple[TextFeatures, ClipFeatures]:

@@ -262,15 +262,27 @@ _WRAPPERS: dict[str, type[Backbone]] = {
 }
 
 
+_TEXT = "vidsift.models.text_encoders"
+# Our own backbones without a picture tower: module, model, configuration, wrapper. They import this module.
+_TOWERLESS = {
+    "features": (
+        *("vidsift.models.towerless", "FeaturesModel", "FeaturesConfig"),
+        "vidsift.models.towerless.FeaturesBackbone",
+    ),
+    "words": (f"{_TEXT}.static", "WordsModel", "WordsConfig", f"{_TEXT}.base.TextBackbone"),
+    "text-encoder": (f"{_TEXT}.hub", "HubTextModel", "HubTextConfig", f"{_TEXT}.base.TextBackbone"),
+}
+
+
 def hf_classes(model_type: str) -> tuple[Any, Any]:
     """Return transformers' (model class, config class) of a family.
 
     Raises ModelFormatError for a family that is not a supported dual encoder.
     """
-    if model_type == "features":
-        from vidsift.models.towerless import FeaturesConfig, FeaturesModel  # it imports this module
-
-        return FeaturesModel, FeaturesConfig
+    if model_type in _TOWERLESS:
+        module, model_name, config_name, _ = _TOWERLESS[model_type]
+        found = importlib.import_module(module)
+        return getattr(found, model_name), getattr(found, config_name)
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise ModelFormatError(
@@ -293,10 +305,11 @@ def build_backbone(
     Raises ModelFormatError for a model that is not a supported dual encoder.
     """
     model_type = str(model.config.model_type)
-    if model_type == "features":
-        from vidsift.models.towerless import FeaturesBackbone  # it imports this module
-
-        return FeaturesBackbone(model, preprocess, pad_id)
+    if model_type in _TOWERLESS:
+        wrapper = _TOWERLESS[model_type][3]
+        module = importlib.import_module(wrapper.rpartition(".")[0])
+        found: Backbone = getattr(module, wrapper.rpartition(".")[2])(model, preprocess, pad_id)
+        return found
     if model_type not in _WRAPPERS:
         hf_classes(model_type)
     return _WRAPPERS[model_type](model, preprocess, pad_id)

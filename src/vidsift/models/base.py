@@ -137,6 +137,11 @@ class RetrievalModel(nn.Module):
         """Features of texts from raw sentence vectors [T, D], word vectors [T, W, D] and their mask."""
         raise NotImplementedError
 
+    @property
+    def sees_frames(self) -> bool:
+        """Whether clips come to it as frames, so that it can say which of them matter."""
+        return True
+
     # -- what training asks of a method ------------------------------------------------------------------
 
     score_names: ClassVar[tuple[str, ...]] = ("similarity", "coarse")

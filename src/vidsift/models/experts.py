@@ -23,12 +23,14 @@ class Expert:
 
     dim: of its feature.  clusters: 0 for one vector [V, dim] per clip, else tokens [V, N, dim] that a NetVLAD
     of that many clusters pools.  width: of its embedding in MoEE; 0 takes the width of the pooled feature.
+    source: how `vidsift.experts.open_expert` makes it; empty for features that were extracted elsewhere.
     """
 
     name: str
     dim: int
     clusters: int = 0
     width: int = 0
+    source: str = ""
 
     @property
     def pooled(self) -> int:
@@ -203,6 +205,10 @@ class ExpertMethod(RetrievalModel):
     @property
     def width(self) -> int:
         return sum(self.head.widths)
+
+    @property
+    def sees_frames(self) -> bool:
+        return not self.config.experts
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
         vectors, _ = self.encode_real_frames(frames, mask)

@@ -44,12 +44,13 @@ def load_model(name: str = DEFAULT_MODEL, device: str | torch.device = "cpu") ->
         # The whole path, so that whoever remembers the name can load the model again.
         model.name = str(path.resolve())
         return model.to(device)
-    model = read_model(_resolve(name))
+    model = read_model(resolve(name))
     model.name = name
     return model.to(device)
 
 
-def _resolve(name: str) -> Path:
+def resolve(name: str) -> Path:
+    """Folder of a bundled model, a preset or a hub id.  Raises ModelNotFoundError, as `load_model` does."""
     if name in bundled_models():
         return BUNDLED / name
     if name in PRESETS:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from vidsift.datasets.catalogue import DATASETS, TABLES, open_split
 from vidsift.datasets.pairs import PairSet, file_pairs, story_pairs
 from vidsift.errors import DataError
 from vidsift.training.recipe import DataSection, Recipe
+from vidsift.training.weights import corrupt
 from vidsift.video import Geometry
 
 HOLDOUT = "holdout"
@@ -26,8 +29,8 @@ def load_pairs(recipe: Recipe, geometry: Geometry) -> tuple[PairSet, PairSet]:
         if data.val is None:
             raise DataError("data.val: name the storyboard's validation split, val")
         return (
-            story_pairs(data.train, data.train_videos, frames, geometry),
-            story_pairs(data.val, data.val_videos, frames, geometry),
+            _noted(story_pairs(data.train, data.train_videos, frames, geometry, data.channels), recipe),
+            story_pairs(data.val, data.val_videos, frames, geometry, data.channels),
         )
     _check_roles(data)
     train = _files(data.train, data, frames, geometry)
@@ -36,7 +39,14 @@ def load_pairs(recipe: Recipe, geometry: Geometry) -> tuple[PairSet, PairSet]:
         _check_apart(train, val)
     else:
         train, val = _hold_out(train, data.holdout, recipe.seed)
-    return _first(train, data.train_videos), _first(val, data.val_videos)
+    return _noted(_first(train, data.train_videos), recipe), _first(val, data.val_videos)
+
+
+def _noted(train: PairSet, recipe: Recipe) -> PairSet:
+    """The training set with the noise that the recipe asks for."""
+    if not recipe.data.corrupt:
+        return train
+    return corrupt(train, recipe.data.corrupt, recipe.seed)[0]
 
 
 def _check_roles(data: DataSection) -> None:
@@ -81,9 +91,7 @@ def _hold_out(pairs: PairSet, share: float, seed: int) -> tuple[PairSet, PairSet
     for part in (train, val):
         del part.skipped[HOLDOUT]
     val.skipped.clear()
-    return train, PairSet(
-        f"{val.name}-{HOLDOUT}", val.clips, val.captions, val.clip_of, val.kinds, val.skipped
-    )
+    return train, replace(val, name=f"{val.name}-{HOLDOUT}")
 
 
 def _first(pairs: PairSet, count: int | None) -> PairSet:

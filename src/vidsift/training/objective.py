@@ -11,7 +11,7 @@ from vidsift.losses.ranking import max_margin
 from vidsift.losses.similarity import similarity_matching
 from vidsift.losses.teaching import coarse_teaching, fine_teaching
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
-from vidsift.training.recipe import FineTeaching, ObjectiveSection
+from vidsift.training.recipe import FineTeaching, ObjectiveSection, SimilarityMatching
 from vidsift.training.teachers import TeacherSignals, paired
 
 
@@ -87,9 +87,17 @@ class Objective:
         if fine:
             terms["fine_teaching"] = (fine.weight, _fine(fine, model, text, clips, signals.weights))
         if matching:
-            loss = similarity_matching(scores[matching.of], signals.scores)
-            terms["similarity_matching"] = (matching.weight, loss)
+            own = model.backbone.cosines(scores[matching.of])
+            terms["similarity_matching"] = (matching.weight, _matching(matching, own, signals))
         return terms
+
+
+def _matching(section: SimilarityMatching, own: Tensor, signals: TeacherSignals) -> Tensor:
+    """Cosines [B, B] against those of the teachers."""
+    if section.aggregate == "each":
+        return torch.stack([similarity_matching(own, z) for z in signals.cosines]).mean()
+    weights = signals.recalls if section.aggregate == "weighted" else None
+    return similarity_matching(own, signals.cosines, weights)
 
 
 def _fine(

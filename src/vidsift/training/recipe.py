@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from vidsift.datasets.catalogue import DATASETS, TABLES
+from vidsift.losses.similarity import Aggregate
 from vidsift.losses.teaching import Teaching
 from vidsift.training.pretraining.recipe import PretrainRecipe
 from vidsift.training.settings import Section, read_yaml, validated
@@ -24,6 +25,11 @@ class DataSection(Section):
     holdout: without `val`, the share of the training videos that is kept for validation.
     train_videos, val_videos: use only the first so many.  on_bad: what to do about videos that are missing
         or cannot be decoded and about empty captions.
+    channels: the storyboard's videos have sound, speech and writing, too.
+    weights: how much each training caption is worth, as `vidsift denoise` writes it: captions of a clip are
+        drawn by it, and one of weight 0 is never seen.
+    corrupt: for experiments, the share of the training captions that is given another clip's text.
+    fold: [k, K] leaves the k-th of K parts of the training videos out of training.
     """
 
     source: str
@@ -34,6 +40,17 @@ class DataSection(Section):
     train_videos: int | None = Field(None, gt=1)
     val_videos: int | None = Field(None, gt=1)
     on_bad: OnBad = "stop"
+    channels: bool = False
+    weights: Path | None = None
+    corrupt: float = Field(0.0, ge=0, lt=1)
+    fold: tuple[int, int] | None = None
+
+    @field_validator("fold")
+    @classmethod
+    def _inside(cls, fold: tuple[int, int] | None) -> tuple[int, int] | None:
+        if fold is not None and not 0 <= fold[0] < fold[1]:
+            raise ValueError(f"{list(fold)}: give [k, K] with 0 <= k < K")
+        return fold
 
     @field_validator("source")
     @classmethod
@@ -48,10 +65,18 @@ class FeaturesSection(Section):
     """cache: keep what frozen towers say in a store, so that they run once; null decodes and encodes anew.
 
     folder: of the stores, shared by runs; a store made of another model, data or sampling is refused.
+    experts: for MoEE and CE, what clips are seen by instead of pictures: `KIND` or `KIND:MODEL` of
+        `vidsift.experts`.  clusters: that pool an expert of several vectors.  width: of its embedding.
+    text: their text encoder instead of the backbone's own: `words`, `words:FILE`, or a model (
+        `vidsift.models.text_encoders`).
     """
 
     cache: bool = True
     folder: Path = Path("runs/features")
+    experts: tuple[str, ...] = ()
+    clusters: int = Field(4, gt=0)
+    width: int = Field(128, gt=0)
+    text: str | None = None
 
 
 class MethodSection(Section):
@@ -97,10 +122,15 @@ class MaxMargin(Section):
 
 
 class SimilarityMatching(Section):
-    """TeachText's loss on the raw scores of student and teachers."""
+    """TeachText's loss on the cosines of student and teachers.
+
+    aggregate: how several teachers become one matrix: their `mean`, their mean `weighted` by their recalls on
+        the validation set, or `each`, a term per teacher, averaged.
+    """
 
     weight: float = Field(1.0, ge=0)
     of: str = "similarity"
+    aggregate: Aggregate = "mean"
 
 
 class ObjectiveSection(Section):
@@ -251,6 +281,8 @@ class Recipe(Section):
             raise ValueError("the objective teaches, but there are no teachers: add teachers.models")
         if self.chunk is not None and self.memory_gb is not None:
             raise ValueError("give chunk or memory_gb, not both")
+        if self.data.channels and self.data.source != "storyboard":
+            raise ValueError("data.channels: only the storyboard's videos can be given sound and words")
         if self.data.source != "storyboard" and self.data.root is None:
             raise ValueError(f"data.source {self.data.source} needs data.root, the folder of the videos")
         return self

@@ -9,7 +9,7 @@ from vidsift.datasets.pairs import PairSet
 
 
 class Sampler:
-    """An epoch shows every clip once, with one of its captions.
+    """An epoch shows every clip once, with one of its captions, drawn by their weights if they have some.
 
     A pure function of seed and step, so that a resumed run sees what an undisturbed one would have seen.
     """
@@ -20,6 +20,8 @@ class Sampler:
         self.captions = order
         self.starts = np.searchsorted(pairs.clip_of[order], np.arange(len(pairs.clips)))
         self.counts = np.bincount(pairs.clip_of, minlength=len(pairs.clips))
+        # What captions in this order are worth, summed up from the first to each.
+        self.worth = None if pairs.weights is None else np.cumsum(pairs.weights[order], dtype=np.float64)
         self.per_epoch = len(pairs.clips) // batch
         self._epoch, self._drawn = -1, np.zeros(0, np.int64)
 
@@ -29,9 +31,22 @@ class Sampler:
         if epoch != self._epoch:
             rng = np.random.default_rng((self.seed, epoch))
             clips = rng.permutation(len(self.counts))
-            chosen = (rng.random(len(clips)) * self.counts[clips]).astype(np.int64)
-            self._epoch, self._drawn = epoch, self.captions[self.starts[clips] + chosen]
+            lot = rng.random(len(clips))
+            chosen = self.starts[clips] + (lot * self.counts[clips]).astype(np.int64)
+            if self.worth is not None:
+                chosen = self._by_worth(clips, lot)
+            self._epoch, self._drawn = epoch, self.captions[chosen]
         return self._drawn[place * self.batch : (place + 1) * self.batch]
+
+    def _by_worth(self, clips: NDArray[np.int64], lot: NDArray[np.float64]) -> NDArray[np.int64]:
+        """For every clip the place of one of its captions, drawn in proportion to their weights."""
+        assert self.worth is not None
+        first, last = self.starts[clips], self.starts[clips] + self.counts[clips] - 1
+        before = np.where(first > 0, self.worth[first - 1], 0.0)
+        wanted = before + lot * (self.worth[last] - before)
+        # The first caption whose sum is above the lot has a weight above 0; rounding may overshoot the clip.
+        found: NDArray[np.int64] = np.clip(np.searchsorted(self.worth, wanted, side="right"), first, last)
+        return found
 
     def plan(self, steps: int) -> NDArray[np.int64]:
         """The captions of all steps of a run: [steps, B]."""

@@ -34,9 +34,7 @@ class Batch:
 
     def where(self, kept: Tensor) -> Batch:
         """The pairs at which a mask [B] is True; for a batch that no other process shares."""
-        signals = self.signals
-        if signals is not None:
-            signals = TeacherSignals(signals.scores[:, kept][:, :, kept], signals.weights[:, kept])
+        signals = None if self.signals is None else self.signals.where(kept)
         return Batch(self.texts.select(kept), self.pictures.select(kept), self.ids[kept], signals)
 
 
@@ -84,7 +82,7 @@ class StepRunner:
         clips = clips.map(lambda x: gather(x, self.world))
         device, signals = self.model.device, batch.signals
         if signals is not None:
-            signals = TeacherSignals(signals.scores.to(device), signals.weights.to(device))
+            signals = signals.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             return self.objective(self.model, text, clips, batch.ids.to(device), signals)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
 from vidsift.models.pooling import masked_softmax
 
 Progress = Callable[[int, int], None]
+Texts = Callable[[NDArray[np.int64]], TextFeatures]
+"""Numbers of captions -> their features."""
 # Scores are kept as 16-bit steps between a row's least and greatest: 1/65535 of its range at most.
 _STEPS = 65535
 _BLOCK = 64
@@ -29,11 +31,31 @@ class TeacherSignals:
     """What K teachers say of a batch of B pairs.
 
     scores: [K, B, B] logits, rows = texts.  weights: [K, B, F], each text's weights over its own clip's
-    frames.
+    frames.  scale, bias: [K] logits = scale cosine + bias; None means that the scores are cosines.
+    recalls: [K] how good the teachers are on the validation set, where that is known.
     """
 
     scores: Tensor
     weights: Tensor
+    scale: Tensor | None = None
+    bias: Tensor | None = None
+    recalls: Tensor | None = None
+
+    @property
+    def cosines(self) -> Tensor:
+        """[K, B, B] the scores without the teachers' logit scales."""
+        if self.scale is None or self.bias is None:
+            return self.scores
+        return (self.scores - self.bias.view(-1, 1, 1)) / self.scale.view(-1, 1, 1)
+
+    def to(self, device: torch.device) -> TeacherSignals:
+        """The same signals on a device."""
+        found = (None if x is None else x.to(device) for x in (self.scale, self.bias, self.recalls))
+        return TeacherSignals(self.scores.to(device), self.weights.to(device), *found)
+
+    def where(self, kept: Tensor) -> TeacherSignals:
+        """The signals of the pairs at which a mask [B] is True."""
+        return replace(self, scores=self.scores[:, kept][:, :, kept], weights=self.weights[:, kept])
 
 
 def store_name(
@@ -50,15 +72,15 @@ def store_name(
 def distill(
     teacher: RetrievalModel,
     pairs: PairSet,
-    features: Callable[[], tuple[TextFeatures, ClipFeatures]],
+    features: Callable[[], tuple[Texts, ClipFeatures]],
     folder: Path,
     plan: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> RowStore:
     """Write down a teacher's logits, and its weights over the frames of every caption's own clip.
 
-    features: gives this teacher's features of all captions [T] and all clips [V]; only asked when rows are
-    missing.
+    features: gives this teacher's features of captions, by their numbers, and of all clips [V]; only asked
+    when rows are missing. The features of all captions are never held at once.
     plan: the captions of every step of a run, [steps, B]; then only the pairs of these batches are scored,
     one row a step. None scores every caption against every clip, one row a caption, for any run.
     An interrupted run goes on; a cache of another teacher or other data is refused (DataError).
@@ -88,11 +110,11 @@ def distill(
     def make(numbers: NDArray[np.int64]) -> Rows:
         if plan is None:
             own = clips.select(torch.from_numpy(pairs.clip_of[numbers]))
-            return _signals(teacher, text.select(torch.from_numpy(numbers)), clips, own)
+            return _signals(teacher, text(numbers), clips, own)
         steps = []
         for captions in plan[numbers]:
             own = clips.select(torch.from_numpy(pairs.clip_of[captions]))
-            steps.append(_signals(teacher, text.select(torch.from_numpy(captions)), own, own))
+            steps.append(_signals(teacher, text(captions), own, own))
         return {name: np.stack([step[name] for step in steps]) for name in arrays}
 
     store.fill(make, _BLOCK, progress)
@@ -107,7 +129,10 @@ def _signals(teacher: RetrievalModel, text: TextFeatures, clips: ClipFeatures, o
     low, high = found.amin(1), found.amax(1)
     step = (high - low).clamp_min(torch.finfo(torch.float32).tiny) / _STEPS
     scaled = ((found - low[:, None]) / step[:, None]).round().clamp(0, _STEPS)
-    weights = paired(teacher.teaching_weights(text, own))
+    if teacher.sees_frames:
+        weights = paired(teacher.teaching_weights(text, own))
+    else:
+        weights = found.new_zeros(len(text), teacher.frames_per_clip)
     return {
         "scores": scaled.to(torch.int32).numpy().astype(np.uint16),
         "low": low.numpy(),
@@ -134,6 +159,16 @@ def sharpened(weights: Tensor, temperature: float) -> Tensor:
     return masked_softmax(logits, weights > 0)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """One teacher's store.  scale, bias: logits = scale cosine + bias.  recall: R@1 on validation."""
+
+    store: RowStore
+    scale: float = 1.0
+    bias: float = 0.0
+    recall: float = 1.0
+
+
 class TeacherCache:
     """The signals of several teachers, read from their stores.
 
@@ -142,8 +177,12 @@ class TeacherCache:
     """
 
     def __init__(
-        self, stores: Sequence[RowStore], pairs: PairSet, planned: bool, temperature: float = 1.0
+        self, teachers: Sequence[Teacher], pairs: PairSet, planned: bool, temperature: float = 1.0
     ) -> None:
+        stores = [teacher.store for teacher in teachers]
+        self.scale = torch.tensor([t.scale for t in teachers])
+        self.bias = torch.tensor([t.bias for t in teachers])
+        self.recalls = torch.tensor([t.recall for t in teachers])
         for store in stores:
             if len(missing := store.missing()):
                 raise DataError(f"{store.folder}: {len(missing)} rows are not there yet")
@@ -164,4 +203,4 @@ class TeacherCache:
             )
             weights.append(store["weights"][rows])
         sharp = sharpened(torch.from_numpy(np.stack(weights)), self.temperature)
-        return TeacherSignals(torch.from_numpy(np.stack(scores)), sharp)
+        return TeacherSignals(torch.from_numpy(np.stack(scores)), sharp, self.scale, self.bias, self.recalls)

@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vidsift.datasets.storyboard import channels
 from vidsift.datasets.storyboard.captions import Caption
-from vidsift.datasets.storyboard.render import Pixels, render_at, render_frames
+from vidsift.datasets.storyboard.render import Pixels, render_at, render_frames, scene_at
 from vidsift.datasets.storyboard.splits import StorySet
 from vidsift.datasets.storyboard.world import FPS, FRAME, SECONDS, StoryVideo
 from vidsift.errors import DataError
@@ -30,9 +31,14 @@ def video_name(number: int) -> str:
     return f"story-{number:05d}.mp4"
 
 
-def write_video(video: StoryVideo, path: Path) -> None:
-    """Render a video to an H.264 mp4 of 256 x 256 at 10 frames a second; whole or not at all."""
+def write_video(video: StoryVideo, path: Path, with_channels: bool = False) -> None:
+    """Render a video to an H.264 mp4 of 256 x 256 at 10 frames a second; whole or not at all.
+
+    with_channels: with its sound as AAC, its writing in the pictures, and its speech as a .srt file beside.
+    """
     partial = path.with_suffix(".part")
+    sound = channels.sound(video) if with_channels else None
+    labels = channels.written(video) if with_channels else None
     with av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width = stream.height = FRAME * UPSCALE
@@ -41,14 +47,62 @@ def write_video(video: StoryVideo, path: Path) -> None:
         # One thread: the same bytes whatever the machine.
         stream.codec_context.thread_count = 1
         stream.options = {"crf": str(CRF), "preset": "veryfast"}
+        audio = None
+        if sound is not None:
+            audio = container.add_stream("aac", rate=channels.RATE, layout="mono")
+            audio.codec_context.thread_count = 1
         for number in range(round(SECONDS * FPS)):
             picture = render_at(video, number).repeat(UPSCALE, 0).repeat(UPSCALE, 1)
+            if labels is not None:
+                picture = _labelled(picture, labels[scene_at(video, number / FPS)])
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number
             frame.time_base = Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+        if audio is not None and sound is not None:
+            _encode_sound(container, audio, sound)
+    spoken = channels.speech(video) if with_channels else []
+    beside = path.with_suffix(".srt")
+    beside.unlink(missing_ok=True)  # of a library that was here before
+    if spoken:
+        beside.write_text(_subtitles(spoken), encoding="utf-8")
     os.replace(partial, path)
+
+
+def _labelled(picture: Pixels, label: str) -> Pixels:
+    """A picture [H, W, 3] with small white words on a black strip at its lower edge."""
+    image = Image.fromarray(picture)
+    if label:
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((0, image.height - 14, image.width, image.height), fill="black")
+        draw.text((4, image.height - 13), label, fill="white")
+    return np.asarray(image)
+
+
+def _encode_sound(container: Any, stream: Any, sound: channels.Waveform) -> None:
+    frame = av.AudioFrame.from_ndarray(sound[None], format="flt", layout="mono")
+    frame.sample_rate, frame.pts = channels.RATE, 0
+    frame.time_base = Fraction(1, channels.RATE)
+    fifo = av.AudioFifo()
+    fifo.write(frame)
+    size = stream.codec_context.frame_size or 1024
+    while (part := fifo.read(size, partial=True)) is not None:
+        container.mux(stream.encode(part))
+    container.mux(stream.encode())
+
+
+def _subtitles(spoken: list[tuple[float, float, str]]) -> str:
+    """A .srt file."""
+
+    def stamp(seconds: float) -> str:
+        whole, rest = divmod(round(1000 * seconds), 1000)
+        return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{rest:03d}"
+
+    return "".join(
+        f"{number}\n{stamp(start)} --> {stamp(end)}\n{text}\n\n"
+        for number, (start, end, text) in enumerate(spoken, 1)
+    )
 
 
 def caption_record(name: str, video: StoryVideo, caption: Caption) -> dict[str, str | float]:
@@ -58,10 +112,14 @@ def caption_record(name: str, video: StoryVideo, caption: Caption) -> dict[str, 
 
 
 def write_library(
-    story: StorySet, out: Path, progress: Callable[[int, int], None] | None = None
+    story: StorySet,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    with_channels: bool = False,
 ) -> list[Path]:
     """Write a set's videos, its captions.jsonl and a contact sheet into a folder; returns the video files.
 
+    with_channels: the videos have sound, speech (as subtitles) and writing, too.
     Existing videos of the same name are written anew. `progress(done, total)` is called after each file.
     Raises DataError for a folder with videos of a larger library, which would stay behind uncaptioned.
     """
@@ -73,7 +131,7 @@ def write_library(
             f"{out}: holds another library ({strangers[-1].name}); choose another folder or empty it"
         )
     for number, (video, path) in enumerate(zip(story.videos, paths, strict=True)):
-        write_video(video, path)
+        write_video(video, path, with_channels)
         if progress is not None:
             progress(number + 1, len(paths))
     lines = [

@@ -156,11 +156,16 @@ def render_scene(scene: Scene, t: float, noise_seed: int = 0, colour: float = 1.
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+def scene_at(video: StoryVideo, seconds: float) -> int:
+    """The number of the scene that is on at a time."""
+    unit = min(int(seconds / UNIT_SECONDS), UNITS - 1)
+    return next(n for n, s in enumerate(video.scenes) if s.start <= unit < s.start + s.units)
+
+
 def render_at(video: StoryVideo, frame: int) -> Pixels:
     """Frame number `frame` of the video at `FPS` frames a second: uint8 RGB [64,64,3]."""
     seconds = frame / FPS
-    unit = min(int(seconds / UNIT_SECONDS), UNITS - 1)
-    scene = next(s for s in video.scenes if s.start <= unit < s.start + s.units)
+    scene = video.scenes[scene_at(video, seconds)]
     return render_scene(scene, (seconds - scene.start_seconds) / (scene.units * UNIT_SECONDS), frame)
 
 
