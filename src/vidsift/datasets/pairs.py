@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vidsift.datasets.corpus import Caption, Corpus, Video
 from vidsift.datasets.storyboard import channels
@@ -66,19 +67,23 @@ class Clips(Protocol):
 class StoryClips:
     """Storyboard videos, rendered when they are asked for.  size: side of the pictures in pixels.
 
-    channels: they have sound, speech and writing, too.
+    channels: they have sound, speech and writing, too.  scaled: draw pictures of another size than the
+    world's; else they are refused, so that no backbone is trained on them unawares.
     """
 
     videos: tuple[StoryVideo, ...]
     frames: int
     size: int
     channels: bool = False
+    scaled: bool = False
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def read(self, number: int) -> tuple[Pixels, Mask]:
         pixels = render_frames(self.videos[number], self.frames)
+        if self.scaled and pixels.shape[-1] != self.size:
+            pixels = _scaled(pixels, self.size)
         if pixels.shape[-1] != self.size:
             raise DataError(
                 f"the storyboard's pictures are {pixels.shape[-1]} pixels wide, this backbone takes "
@@ -97,7 +102,7 @@ class StoryClips:
         return replace(self, videos=tuple(self.videos[n] for n in numbers))
 
     def view(self, frames: int, geometry: Geometry) -> StoryClips:
-        return replace(self, frames=frames, size=geometry.size)
+        return replace(self, frames=frames, size=geometry.size, scaled=True)
 
     def sound(self, number: int) -> Waveform | None:
         return channels.sound(self.videos[number]) if self.channels else None
@@ -113,6 +118,12 @@ class StoryClips:
     def written(self, number: int) -> str | None:
         found = channels.written(self.videos[number]) if self.channels else None
         return " ".join(" ".join(found or ()).split())
+
+
+def _scaled(pixels: Pixels, size: int) -> Pixels:
+    pictures = [Image.fromarray(frame.transpose(1, 2, 0)) for frame in pixels]
+    found = np.stack([np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in pictures])
+    return np.ascontiguousarray(found.transpose(0, 3, 1, 2))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from vidsift.video import Geometry
 
 SIDE, GRID, FRAMES = 64, 8, 25
 # How much a cell's texture has to be before its flow is believed (Lucas & Kanade, 1981, as ridge).
-_RIDGE = 4.0
+_RIDGE = 0.3
 
 
 class Motion:

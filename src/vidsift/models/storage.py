@@ -46,6 +46,12 @@ def save_model(model: RetrievalModel, folder: Path, dtype: torch.dtype = torch.f
         key: value.detach().to(device="cpu", dtype=dtype if value.is_floating_point() else None).contiguous()
         for key, value in model.state_dict().items()
     }
+    # T5 ties its embeddings; the file format wants each tensor to be its own.
+    seen: set[int] = set()
+    for key, value in weights.items():
+        if value.data_ptr() in seen:
+            weights[key] = value.clone()
+        seen.add(value.data_ptr())
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     model.tokenizer.save(folder)
     # Last, so that a folder with a configuration is a whole model.

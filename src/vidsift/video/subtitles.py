@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import html
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -17,7 +19,8 @@ from av.subtitles.subtitle import AssSubtitle
 from vidsift.video.container import TIMEOUT, StrPath, open_video, say
 from vidsift.video.errors import VideoError
 
-SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")
+# Suffix -> FFmpeg's name of the format.
+SUFFIXES = {".srt": "srt", ".vtt": "webvtt", ".ass": "ass", ".ssa": "ass"}
 _MARKUP = re.compile(r"\{[^}]*\}|<[^>]*>")
 _BREAKS = re.compile(r"\\[Nnh]")
 
@@ -58,7 +61,7 @@ def _listed(folder: Path, changed: int) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     names = os.listdir(folder) if changed else []
     for name in sorted(names, key=lambda n: (n.count("."), n)):
-        if name.lower().endswith(SUFFIXES):
+        if name.lower().endswith(tuple(SUFFIXES)):
             stem = name.rpartition(".")[0]
             for owner in {stem, stem.rpartition(".")[0]} - {""}:
                 found.setdefault(owner, []).append(name)
@@ -66,19 +69,28 @@ def _listed(folder: Path, changed: int) -> dict[str, tuple[str, ...]]:
 
 
 def _read_file(path: Path) -> list[Cue]:
-    if not os.path.getsize(path):
-        return []
-    # Older files are rarely UTF-8; what is not is taken for the commonest of the others.
     try:
-        path.read_bytes().decode("utf-8")
-        options = {}
-    except UnicodeDecodeError:
-        options = {"sub_charenc": "CP1252"}
-    try:
-        with av.open(str(path), "r", options=options, timeout=TIMEOUT) as container:
-            return _cues(path, container)
+        text = _decode(path.read_bytes())
+        if not text.strip():
+            return []
+        stream = io.BytesIO(text.encode("utf-8"))
+        with av.open(stream, "r", format=SUFFIXES[path.suffix.lower()], timeout=TIMEOUT) as container:
+            cues = _cues(path, container)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(path, f"cannot be read as subtitles: {say(error)}") from error
+    if not cues:
+        raise VideoError(path, "holds no subtitles that can be read; mend it or move it away")
+    return cues
+
+
+def _decode(content: bytes) -> str:
+    """Text in UTF-8 or UTF-16; what is neither is taken for the commonest of the older encodings."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
 
 
 def _cues(path: StrPath, container: InputContainer) -> list[Cue]:
