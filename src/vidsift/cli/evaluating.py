@@ -119,11 +119,13 @@ def _open(
     """A split's name, its pairs, and whether its texts are paragraphs."""
     from vidsift.datasets.catalogue import DATASETS, open_split
     from vidsift.datasets.pairs import file_pairs, first_clips, story_pairs
+    from vidsift.video import Geometry
 
-    geometry = model.preprocess.geometry
-    if dataset == "storyboard":
-        chosen = split or "test"
-        return chosen, story_pairs(chosen, videos, model.frames_per_clip, geometry), False
+    # Experts look at clips in their own ways.
+    geometry = model.preprocess.geometry if model.sees_frames else Geometry(64)
+    if dataset in ("storyboard", "storyboard-channels"):
+        chosen, channels = split or "test", dataset != "storyboard"
+        return chosen, story_pairs(chosen, videos, model.frames_per_clip, geometry, channels), False
     if root is None:
         raise DataError(f"{dataset} needs --root, the folder of its annotations and videos")
     name, corpus = open_split(dataset, root, split)

@@ -55,14 +55,14 @@ def train(
     say(f"validation: R@1 {found['r1']:.1f}, R@5 {found['r5']:.1f} of {found['queries']} queries")
 
 
-def _steps(bars: Bars) -> Callable[[TrainProgress], None]:
+def _steps(bars: Bars, title: str = "training") -> Callable[[TrainProgress], None]:
     """Caches are filled, then steps are made."""
 
     def show(p: TrainProgress) -> None:
         if p.loss is None:
             bars.rows(p.stage, p.step, p.steps)
         else:
-            bars.advance("training", "steps")(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
+            bars.advance(title, "steps")(p.step, p.steps, f"{p.stage}, loss {p.loss:.3f}")
 
     return show
 
@@ -105,6 +105,48 @@ def distill_cache(
         say_json({"stores": folders})
     else:
         say("\n".join(folders))
+
+
+def denoise(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    judges: Annotated[
+        list[Path] | None, typer.Option("--with", help="Further recipes whose models judge, too.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/<recipe name>-denoised.")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the training videos.")] = 3,
+    threshold: Annotated[
+        float, typer.Option(min=0.001, max=0.999, help="Least probability of a caption that is kept.")
+    ] = 0.5,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Weigh captions by that probability instead of dropping some.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge every training caption by models that did not train on it; write weights and a cleaned table.
+
+    Train on the rest with data.weights=OUT/weights.json.
+    """
+    from vidsift.training.denoise import judge
+    from vidsift.training.denoising_report import CLEANED, PAGE, WEIGHTS, write_denoising
+
+    recipes = [_method_recipe(path, overrides) for path in (recipe, *(judges or []))]
+    folder = out or Path("runs") / f"{recipes[0].name}-denoised"
+    with ExitStack() as stack:
+        bars = Bars(stack, quiet)
+        found = judge(recipes, folder / "judges", folds, threshold, lambda title: _steps(bars, title))
+    figures = write_denoising(found, folder, soft, threshold)
+    if as_json:
+        say_json(figures | {"weights": str((folder / WEIGHTS).resolve())})
+        return
+    noise = f"{figures['estimated_noise']:.1%} look wrong"
+    say(f"kept {figures['kept']} of {figures['captions']} captions, {noise}")
+    if "injected" in figures:
+        known = figures["injected"]
+        say(f"of those put in: precision {known['precision']:.3f}, recall {known['recall']:.3f}")
+    say(f"report in {folder / PAGE}, captions in {folder / CLEANED}")
+    say(f"train on them with data.weights={folder / WEIGHTS}")
 
 
 def _method_recipe(path: Path, overrides: list[str] | None) -> Recipe:

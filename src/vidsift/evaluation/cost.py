@@ -14,8 +14,10 @@ import torch
 
 from vidsift.datasets.pairs import PairSet
 from vidsift.evaluation.scoring import search_scores
+from vidsift.experts.store import open_sources
 from vidsift.index.reranking import pack_parts
 from vidsift.models import ClipFeatures, RetrievalModel
+from vidsift.models.experts import ExpertMethod
 
 _QUERIES, _CLIPS = 30, 16
 
@@ -27,7 +29,8 @@ class Cost:
     encode, recall, rerank: of a query: its text, the coarse scan over `gallery` clips (a plain product; an
     index scans faster), ranking the short list of `candidates`.
     bytes_per_clip: what an index reads of a clip when it searches.
-    read, embed: of a clip: decoding (or rendering) its frames, and the towers and the method over them.
+    read, embed: of a clip: decoding (or rendering) its frames, and the towers and the method over them; for a
+    model that sees experts, running all of them, and the method over what they say.
     """
 
     encode: float
@@ -64,14 +67,25 @@ def measure_cost(model: RetrievalModel, pairs: PairSet, clips: ClipFeatures) -> 
     short = clips.select(slice(0, candidates))
     rerank = _timed([lambda q=q: search_scores(model, q, short) for q in queries])  # type: ignore[misc]
     read, embed = [], []
+    sources = open_sources(model)
     for number in range(min(_CLIPS, len(pairs.clips))):
         began = time.perf_counter()
-        pixels, mask = pairs.clips.read(number)
-        decoded = time.perf_counter()
-        if mask.any():
+        if sources:
+            found = {e.name: source.extract(pairs.clips, number) for e, source in sources}
+            features = {
+                name: torch.from_numpy(x[None]).to(model.device) for name, x in found.items() if x is not None
+            }
+            decoded = time.perf_counter()
+            if features and isinstance(model, ExpertMethod):
+                model.encode_experts(features)
+        else:
+            pixels, mask = pairs.clips.read(number)
+            decoded = time.perf_counter()
+            if not mask.any():
+                continue
             model.encode_video(torch.from_numpy(pixels[None]), torch.from_numpy(mask[None]))
-            read.append(1000 * (decoded - began))
-            embed.append(1000 * (time.perf_counter() - decoded))
+        read.append(1000 * (decoded - began))
+        embed.append(1000 * (time.perf_counter() - decoded))
     return Cost(
         encode=encode,
         recall=recall,

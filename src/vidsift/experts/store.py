@@ -87,28 +87,37 @@ def open_stores(
 ) -> dict[str, RowStore]:
     """The stores of all experts that a model sees clips by, made where something is missing.
 
-    None for a model that reads pictures itself. Raises ModelFormatError for a model whose experts were
-    extracted by someone else, DataError for clips that cannot be read and for stale stores.
+    Raises what `open_sources` raises, and DataError for clips that cannot be read and for stale stores.
     """
-    if not isinstance(model, ExpertMethod) or not model.config.experts:
-        return {}
     found = {}
-    for expert in model.config.experts:
-        if not expert.source:
-            raise ModelFormatError(
-                f"{model.name}: its expert {expert.name!r} was extracted elsewhere and cannot be run here"
-            )
-        means = Means("", model.frames_per_clip, str(model.device))
-        source = open_expert(expert.source, means)
-        if (source.dim, bool(source.tokens)) != (expert.dim, bool(expert.clusters)):
-            raise ModelFormatError(
-                f"{model.name}: expert {expert.source!r} gives {source.dim} numbers here, the model takes "
-                f"{expert.dim}"
-            )
+    for expert, source in open_sources(model):
         report: Any = None
         if progress is not None:
             title = f"{expert.name} of {pairs.name}"
             report = lambda done, rows, title=title: progress(title, done, rows)  # noqa: E731
         path = store_name(folder, pairs, expert.source)
         found[expert.name] = extract_expert(source, pairs, path, on_bad, report)
+    return found
+
+
+def open_sources(model: RetrievalModel) -> list[tuple[Expert, ExpertSource]]:
+    """All experts that a model sees clips by; none for a model that reads pictures itself.
+
+    Raises ModelFormatError for experts that were extracted by someone else, or differ from the model's.
+    """
+    if not isinstance(model, ExpertMethod):
+        return []
+    found = []
+    for expert in model.config.experts:
+        if not expert.source:
+            raise ModelFormatError(
+                f"{model.name}: its expert {expert.name!r} was extracted elsewhere and cannot be run here"
+            )
+        source = open_expert(expert.source, Means("", model.frames_per_clip, str(model.device)))
+        if (source.dim, bool(source.tokens)) != (expert.dim, bool(expert.clusters)):
+            raise ModelFormatError(
+                f"{model.name}: expert {expert.source!r} gives {source.dim} numbers here, the model takes "
+                f"{expert.dim}"
+            )
+        found.append((expert, source))
     return found

@@ -153,14 +153,17 @@ def open_inputs(
         clips = extract_clips(model, pairs, folder, recipe.data.on_bad, report)
     if recipe.features.cache and not recipe.optimiser.lr.text:
         report = _titled(progress, f"captions of {pairs.name}")
-        folder = store_name(recipe.features.folder, pairs, _text_source(recipe), model, "text")
+        folder = store_name(recipe.features.folder, pairs, _text_source(recipe, model), model, "text")
         texts = extract_texts(model, pairs, folder, report)
     return Inputs(model, pairs, clips, texts, on_bad, experts)
 
 
-def _text_source(recipe: Recipe) -> str:
+def _text_source(recipe: Recipe, model: RetrievalModel) -> str:
     """What the text tower is called in the name of its store."""
-    return (recipe.features.text or recipe.backbone).replace(":", "-")
+    if recipe.features.text is None:
+        return recipe.backbone
+    # Vectors made of captions are others for other captions, and in their last bits on other machines.
+    return f"{recipe.features.text.replace(':', '-')}-{tower_fingerprint(model, 'text')[:8]}"
 
 
 def _titled(progress: Progress | None, title: str) -> Callable[[int, int], None] | None:
