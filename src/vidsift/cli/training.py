@@ -107,6 +107,51 @@ def distill_cache(
         say("\n".join(folders))
 
 
+def teachers(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: runs/<recipe name>-teachers.")] = None,
+    factors: Annotated[
+        bool, typer.Option("--factors", help="Vectors whose products are the scores, not the scores.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write what a recipe's teachers say of all its training pairs as .npy files, for use elsewhere.
+
+    Scores of all captions and all clips, float16, and the mean of the teachers; made in blocks.
+    """
+    from vidsift.errors import RecipeError
+    from vidsift.models import load_model
+    from vidsift.training.distributed import World
+    from vidsift.training.export import export_factors, export_scores
+    from vidsift.training.setup import prepare, teacher_inputs
+
+    settings = _method_recipe(recipe, overrides)
+    if settings.teachers is None:
+        raise RecipeError(f"{recipe}: has no teachers: give teachers.models")
+    folder = out or Path("runs") / f"{settings.name}-teachers"
+    with ExitStack() as stack:
+        bars = Bars(stack, quiet)
+        setup = prepare(settings, World(), bars.rows, teachers=False)
+        opened = []
+        for name in settings.teachers.models:
+            model = load_model(name).eval().requires_grad_(False)
+            inputs = teacher_inputs(settings, setup.model, setup.train, model, bars.rows)
+            opened.append((model, inputs))
+        if factors:
+            paths = []
+            for model, inputs in opened:
+                title = f"vectors of {model.name}"
+                paths += export_factors(model, inputs, folder, lambda d, n, t=title: bars.rows(t, d, n))  # type: ignore[misc]
+        else:
+            paths = export_scores(opened, folder, lambda done, rows: bars.rows("scores", done, rows))
+    if as_json:
+        say_json({"files": [str(path.resolve()) for path in paths]})
+    else:
+        say("\n".join(map(str, paths)))
+
+
 def denoise(
     recipe: RecipeFile,
     overrides: Overrides = None,

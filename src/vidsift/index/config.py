@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
@@ -29,9 +30,10 @@ class ModelSpec:
     frames_per_clip: int
     parts: tuple[str, ...] = ("coarse", "frames")
 
-    def check(self, name: str, fingerprint: str, folder: str) -> None:
-        """Raise ModelMismatchError unless `fingerprint` is this model's."""
-        if fingerprint != self.fingerprint:
+    def check(self, name: str, fingerprint: str, folder: str, same_clips_as: Sequence[str] = ()) -> None:
+        """Raise ModelMismatchError unless `fingerprint` is this model's, or that of one with the same clip
+        vectors (`RetrievalModel.same_clips_as`)."""
+        if self.fingerprint not in (fingerprint, *same_clips_as):
             raise ModelMismatchError(
                 f"{folder}: built with model {self.name!r} (fingerprint {self.fingerprint}), but the model "
                 f"at hand is {name!r} (fingerprint {fingerprint}). Use the model of the index, or index into "

@@ -46,7 +46,7 @@ def check_reranker(reranker: RetrievalModel, spec: ModelSpec, folder: str) -> No
             f"of every clip, but the index keeps only {', '.join(spec.parts)}. Index into a new folder with "
             "this model to keep them"
         )
-    spec.check(reranker.name, reranker.fingerprint(), folder)
+    spec.check(reranker.name, reranker.fingerprint(), folder, reranker.same_clips_as)
 
 
 @torch.inference_mode()

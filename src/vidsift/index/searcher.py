@@ -132,7 +132,8 @@ class Index:
     def check_model(self, model: QueryEncoder) -> None:
         """Raise ModelMismatchError unless this is the model that the index was built with."""
         if model not in self._checked:
-            self.config.model.check(model.name, model.fingerprint(), self.folder)
+            same = getattr(model, "same_clips_as", ())
+            self.config.model.check(model.name, model.fingerprint(), self.folder, same)
             self._checked[model] = True
 
     def search(

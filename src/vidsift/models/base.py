@@ -74,6 +74,8 @@ class RetrievalModel(nn.Module):
         self.frames_per_clip = frames_per_clip
         self.search = search or SearchWeights()
         self.name = self.method
+        # Fingerprints of models that give clips the same vectors, and differ in how they read texts.
+        self.same_clips_as: tuple[str, ...] = ()
         self.add_layers()
 
     def add_layers(self) -> None:

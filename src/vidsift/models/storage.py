@@ -40,6 +40,7 @@ def save_model(model: RetrievalModel, folder: Path, dtype: torch.dtype = torch.f
         "text": {"cleaning": model.tokenizer.cleaning, "pad_id": model.backbone.pad_id},
         "preprocess": model.preprocess.to_dict(),
         "search": asdict(model.search),
+        **({"same_clips_as": list(model.same_clips_as)} if model.same_clips_as else {}),
         "backbone": _essential(model.backbone.config.to_dict()),
     }
     weights = {
@@ -104,6 +105,7 @@ def _read_ours(folder: Path, config: dict[str, Any]) -> RetrievalModel:
         )
     except (KeyError, TypeError) as error:
         raise ModelFormatError(f"{folder / CONFIG}: {type(error).__name__} {error}") from error
+    model.same_clips_as = tuple(config.get("same_clips_as", ()))
     path = folder / WEIGHTS
     try:
         weights = load_file(path)

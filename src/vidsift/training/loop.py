@@ -39,6 +39,7 @@ class _Run:
     def __init__(self, recipe: Recipe, folder: RunFolder, setup: Setup, world: World) -> None:
         self.recipe, self.folder, self.world = recipe, folder, world
         self.model, self.inputs, self.teachers = setup.model, setup.train, setup.teachers
+        self.reference = setup.reference
         self.trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         if not self.trained:
             raise TrainingError(f"{recipe.name}: every learning rate is 0, so there is nothing to train")
@@ -93,7 +94,8 @@ class _Run:
         # The words of the whole batch, so that every process pads to the same length.
         texts = self.inputs.read_texts(captions).select(own)
         signals = None if self.teachers is None else self.teachers.read(step, captions)
-        return Batch(texts, pictures, torch.from_numpy(clips), signals)
+        reference = None if self.reference is None else self.reference.read_texts(captions)
+        return Batch(texts, pictures, torch.from_numpy(clips), signals, reference)
 
     def advance(self) -> dict[str, float]:
         """One step; returns the terms, the length of the gradient and the rate, for the log."""

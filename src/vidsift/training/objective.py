@@ -8,6 +8,7 @@ from torch import Tensor
 from vidsift.losses.contrastive import symmetric_info_nce
 from vidsift.losses.correlation import correlation_constraint
 from vidsift.losses.ranking import max_margin
+from vidsift.losses.regression import embedding_regression
 from vidsift.losses.similarity import similarity_matching
 from vidsift.losses.teaching import coarse_teaching, fine_teaching
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
@@ -37,11 +38,13 @@ class Objective:
         clips: ClipFeatures,
         ids: Tensor,
         signals: TeacherSignals | None = None,
+        reference: TextFeatures | None = None,
     ) -> dict[str, Tensor]:
         """The terms by name, each a scalar; `loss` is their weighted sum.
 
         text, clips: features of B matching pairs.  ids: [B] numbers that name each pair's clip.
-        signals: what the teachers say of the same batch, in the same order.
+        signals: what the teachers say of the same batch, in the same order.  reference: the same texts by the
+        text tower that a compact one follows.
         """
         section, scores = self.section, _Scores(model, text, clips)
         terms: dict[str, tuple[float, Tensor]] = {}
@@ -59,6 +62,14 @@ class Objective:
                 wanted = {name: 1.0 for name in own if not name.startswith("patch")}
             parts = [w * correlation_constraint(text.sentence, own[name]) for name, w in wanted.items()]
             terms["correlation"] = (section.correlation.weight, torch.stack(parts).sum())
+        if section.text_regression:
+            if reference is None:
+                raise ValueError("this objective needs texts to follow")
+            followed = embedding_regression(text.sentence, reference.sentence)
+            if section.text_regression.words:
+                words = embedding_regression(text.words, reference.words, text.mask)
+                followed = followed + section.text_regression.words * words
+            terms["text_regression"] = (section.text_regression.weight, followed)
         if section.needs_teachers:
             if signals is None:
                 raise ValueError("this objective needs teachers' signals")

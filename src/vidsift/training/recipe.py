@@ -133,6 +133,25 @@ class SimilarityMatching(Section):
     aggregate: Aggregate = "mean"
 
 
+class TextRegression(Section):
+    """Text vectors stay where those of the model whose text tower is made compact are: 1 - cosine, of
+    sentences and, by `words`, of single words."""
+
+    weight: float = Field(1.0, ge=0)
+    words: float = Field(0.5, ge=0)
+
+
+class CompactSection(Section):
+    """A text tower of so many layers, so wide, in place of the backbone's; the rest of that model is kept.
+
+    heads: of attention; null takes one per 64 of width, at least two.
+    """
+
+    layers: int = Field(gt=0)
+    width: int = Field(gt=0)
+    heads: int | None = Field(None, gt=0)
+
+
 class ObjectiveSection(Section):
     """The terms of the loss; a term that is left out does not exist.
 
@@ -147,6 +166,7 @@ class ObjectiveSection(Section):
     correlation: Correlation | None = None
     max_margin: MaxMargin | None = None
     similarity_matching: SimilarityMatching | None = None
+    text_regression: TextRegression | None = None
 
     @property
     def needs_teachers(self) -> bool:
@@ -234,8 +254,9 @@ class Recipe(Section):
     backbone: a bundled name, a folder, a preset or a hub id.  batch: pairs per step, over all processes.
     chunk: pairs encoded at once; a larger batch is then trained by gradient caching (GradCache, 2021).
     memory_gb: choose the chunk so that what backward needs of one chunk fits.  ema: decay of the averaged
-    weights that are validated and saved.  nan: a step whose loss is not finite stops the run or is skipped
-    (after `max_skipped` of them in a row the run stops anyway).
+    weights that are validated and saved.  compact: distil the text tower of the backbone, which is then a
+    trained model of the recipe's method and its own teacher, into a smaller one.  nan: a step whose loss is
+    not finite stops the run or is skipped (after `max_skipped` of them in a row the run stops anyway).
     """
 
     name: str
@@ -246,6 +267,7 @@ class Recipe(Section):
     method: MethodSection
     objective: ObjectiveSection = ObjectiveSection()
     teachers: TeachersSection | None = None
+    compact: CompactSection | None = None
     optimiser: OptimiserSection = OptimiserSection()
     validation: ValidationSection = ValidationSection()
     steps: int = Field(gt=0)
@@ -279,6 +301,10 @@ class Recipe(Section):
     def _check(self) -> Self:
         if self.objective.needs_teachers and self.teachers is None:
             raise ValueError("the objective teaches, but there are no teachers: add teachers.models")
+        if self.objective.text_regression is not None and self.compact is None:
+            raise ValueError("objective.text_regression: there is no text tower to follow; give compact")
+        if self.compact is not None and (self.optimiser.lr.vision or self.optimiser.lr.head):
+            raise ValueError("compact: only the text tower is trained; set optimiser.lr.head and vision to 0")
         if self.chunk is not None and self.memory_gb is not None:
             raise ValueError("give chunk or memory_gb, not both")
         if self.data.channels and self.data.source != "storyboard":

@@ -18,6 +18,7 @@ from vidsift.features.extract import extract_clips, extract_texts, store_name, t
 from vidsift.features.inputs import Inputs
 from vidsift.features.rowstore import RowStore
 from vidsift.models import ClipFeatures, RetrievalModel, create_model, load_model
+from vidsift.models.compact import with_compact_text
 from vidsift.models.experts import Expert, ExpertMethod
 from vidsift.models.registry import method_class
 from vidsift.models.text_encoders import load_text_encoder
@@ -42,6 +43,8 @@ def build_model(recipe: Recipe, captions: Sequence[str] = ()) -> RetrievalModel:
     Raises RecipeError for a setting that the method does not have.
     """
     base = load_model(recipe.backbone)
+    if recipe.compact is not None:
+        return _compact(recipe, base)
     backbone, tokenizer, settings = base.backbone, base.tokenizer, dict(recipe.method.settings)
     if recipe.features.text is not None or recipe.features.experts:
         if not issubclass(method_class(recipe.method.name), ExpertMethod):
@@ -67,6 +70,23 @@ def build_model(recipe: Recipe, captions: Sequence[str] = ()) -> RetrievalModel:
     return model
 
 
+def _compact(recipe: Recipe, base: RetrievalModel) -> RetrievalModel:
+    """The recipe's backbone, a whole model, with a new text tower."""
+    assert recipe.compact is not None
+    if (recipe.method.name, recipe.method.frames) != (base.method, base.frames_per_clip):
+        raise RecipeError(
+            f"compact: {recipe.backbone} is a {base.method} of {base.frames_per_clip} frames; give method "
+            "that name and those frames"
+        )
+    torch.manual_seed(recipe.seed)
+    section = recipe.compact
+    try:
+        model = with_compact_text(base, section.layers, section.width, section.heads)
+    except ValueError as error:
+        raise RecipeError(f"compact: {error}") from error
+    return model.requires_grad_(True)
+
+
 def _experts(recipe: Recipe) -> tuple[Expert, ...]:
     """The entries of the recipe's experts in a model's configuration."""
     means = Means(recipe.backbone, recipe.method.frames)
@@ -83,12 +103,16 @@ def _experts(recipe: Recipe) -> tuple[Expert, ...]:
 
 @dataclass(frozen=True)
 class Setup:
-    """A model and how its training and validation sets reach it."""
+    """A model and how its training and validation sets reach it.
+
+    reference: how the training set reaches the text tower that a compact one follows.
+    """
 
     model: RetrievalModel
     train: Inputs
     val: Inputs
     teachers: TeacherCache | None = None
+    reference: Inputs | None = None
 
 
 def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teachers: bool = True) -> Setup:
@@ -109,6 +133,13 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
     # A clip without any frame would be a negative of every text, and its captions have no positive.
     seen, held = (open_inputs(recipe, model, pairs).without_empty() for pairs in (train, val))
     seen = _chosen(seen, recipe)
+    reference = None
+    if recipe.objective.text_regression is not None:
+        if world.leads:
+            _open_reference(recipe, train, progress)
+        world.wait()
+        reference = _open_reference(recipe, train)
+        reference.caption_rows = seen.caption_rows
     clips = len(seen.pairs.clips)
     if clips < recipe.batch:
         raise DataError(f"{clips} training clips do not fill one batch of {recipe.batch}: lower batch")
@@ -122,7 +153,15 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
         planned = recipe.teachers is not None and recipe.teachers.scores == "batches"
         temperature = fine.temperature if fine else 1.0
         signals = TeacherCache(stores, seen.pairs, planned, temperature)
-    return Setup(model, seen, held, signals)
+    return Setup(model, seen, held, signals, reference)
+
+
+def _open_reference(recipe: Recipe, pairs: PairSet, progress: Progress | None = None) -> Inputs:
+    """What the text tower of the backbone says of all captions, through a store."""
+    base = load_model(recipe.backbone).eval()
+    folder = store_name(recipe.features.folder, pairs, recipe.backbone, base, "text")
+    texts = extract_texts(base, pairs, folder, _titled(progress, f"texts of {pairs.name} to follow"))
+    return Inputs(base, pairs, None, texts)
 
 
 def _chosen(train: Inputs, recipe: Recipe) -> Inputs:

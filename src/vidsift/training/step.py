@@ -25,17 +25,20 @@ class Batch:
     """This process's share of a batch, text i matching clip i, and what is known of the whole of it.
 
     ids: [B] numbers of the clips of the whole batch, in order of rank.  signals: of the whole batch.
+    reference: the texts of the whole batch as the text tower said them that a compact one follows.
     """
 
     texts: Texts
     pictures: Pictures
     ids: Tensor
     signals: TeacherSignals | None = None
+    reference: Texts | None = None
 
     def where(self, kept: Tensor) -> Batch:
         """The pairs at which a mask [B] is True; for a batch that no other process shares."""
         signals = None if self.signals is None else self.signals.where(kept)
-        return Batch(self.texts.select(kept), self.pictures.select(kept), self.ids[kept], signals)
+        reference = None if self.reference is None else self.reference.select(kept)
+        return Batch(self.texts.select(kept), self.pictures.select(kept), self.ids[kept], signals, reference)
 
 
 class StepRunner:
@@ -83,8 +86,12 @@ class StepRunner:
         device, signals = self.model.device, batch.signals
         if signals is not None:
             signals = signals.to(device)
+        reference = None
+        if batch.reference is not None:
+            with torch.no_grad():
+                reference = batch.reference.encode(self.model)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            return self.objective(self.model, text, clips, batch.ids.to(device), signals)
+            return self.objective(self.model, text, clips, batch.ids.to(device), signals, reference)
 
     def _in_chunks(self, batch: Batch, chunks: list[slice]) -> dict[str, Tensor]:
         states, texts, clips = [], [], []
