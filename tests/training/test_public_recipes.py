@@ -45,6 +45,7 @@ def small(name: str, method: str, root: Path, runs: Path) -> Recipe:
     changes = [
         "backbone=clip-tiny",
         f"data.root={root}",
+        f"features.folder={runs / 'features'}",
         "data.holdout=0.4",
         "method.frames=3",
         "precision=fp32",

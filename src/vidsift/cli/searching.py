@@ -18,6 +18,10 @@ def search(
         int | None,
         typer.Option(min=1, help="Clips to rerank by their frames; default: what the model was tuned to."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="One with the index's clip vectors and a compact text tower."),
+    ] = None,
     clips: Annotated[
         bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
     ] = False,
@@ -30,10 +34,12 @@ def search(
 
     opened = Index.open(index)
     try:
-        model = load_model(opened.model.name)
+        reader = load_model(model or opened.model.name)
     except ModelNotFoundError as error:
+        if model is not None:
+            raise
         raise ModelNotFoundError(f"{index}: was built with a model that cannot be loaded: {error}") from error
-    result = opened.search(query, model, k=k, candidates=candidates, group_by="clip" if clips else "video")
+    result = opened.search(query, reader, k=k, candidates=candidates, group_by="clip" if clips else "video")
     if as_json:
         say_json(result.to_dict())
         return
