@@ -71,7 +71,7 @@ def test_a_compact_text_tower_searches_the_index_of_the_whole_one(tmp_path: Path
     assert name == "compact-text.yaml"
     train, index, search = commands.strip().splitlines()
     short = "steps=4 batch=8 data.train_videos=20 data.val_videos=6 validation.every=4"
-    story = f"{program} storyboard --out story --videos 6 --seed 7"
+    story = "vidsift storyboard --out story --videos 6 --seed 7"
     for command in (story, f"{train} {short}", index, search):
         words = command.replace("recipes/", f"{ROOT}/recipes/").replace("vidsift ", f"{program} ", 1)
         done = subprocess.run(
