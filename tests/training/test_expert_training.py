@@ -96,6 +96,32 @@ def test_a_student_with_pictures_learns_from_one_with_sound_and_words(
     torch.testing.assert_close(signals.cosines[0], cosines, rtol=0, atol=2e-4)
 
 
+def test_teachers_by_text_join_those_of_teachclip_in_the_united_student(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    """Two objectives on two kinds of teachers: one with sound and words, one that sees frames."""
+    train(seeing(make_recipe, tmp_path), tmp_path / "teacher")
+    recipe = make_recipe(
+        "vidsift",
+        data={"channels": True},
+        teachers={
+            "models": [str(tmp_path / "teacher" / "model"), "vidsift-tiny"],
+            "cache": str(tmp_path / "s"),
+        },
+        objective={
+            "contrastive": {"similarity": 1.0, "coarse": 0.5},
+            "coarse_teaching": {"of": "coarse"},
+            "similarity_matching": {"of": "coarse", "aggregate": "each"},
+        },
+        optimiser={"lr": {"text": 0.0003, "head": 0.001}},
+    )
+    final = train(recipe, tmp_path / "run")
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "coarse_teaching" in log
+    assert "similarity_matching" in log
+    assert final["t2v"]["queries"] == 30
+
+
 def test_what_sees_no_frames_cannot_teach_which_matter(make_recipe: Make, tmp_path: Path) -> None:
     train(seeing(make_recipe, tmp_path), tmp_path / "teacher")
     recipe = make_recipe(

@@ -68,12 +68,22 @@ def _steps(bars: Bars, title: str = "training") -> Callable[[TrainProgress], Non
 
 
 def extract(
-    recipe: RecipeFile, overrides: Overrides = None, quiet: Quiet = False, as_json: AsJson = False
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    experts: Annotated[
+        str | None,
+        typer.Option("--experts", help="Experts instead of the recipe's, e.g. appearance,motion,audio."),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Run the frozen towers of a recipe once over its data, so that training reads what they said."""
+    """Run the frozen towers and the experts of a recipe once over its data; training reads what they said."""
     from vidsift.training.distributed import World
     from vidsift.training.setup import prepare
 
+    if experts is not None:
+        names = [name.strip() for name in experts.split(",") if name.strip()]
+        overrides = [*(overrides or []), f"features.experts={names}"]
     settings = _method_recipe(recipe, overrides)
     with ExitStack() as stack:
         setup = prepare(settings, World(), Bars(stack, quiet).rows, teachers=False)
