@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
-from _estimate import Estimate, estimate
+from _estimate import Estimate, Results, difference, of, pick
 from _report import REPORTS, write
 from teaching import CANDIDATES, ROWS, Bench, Row
-
-Results = dict[str, dict[int, dict[str, Any]]]
 
 
 def collect(bench: Bench, seeds: Iterable[int]) -> Results:
@@ -23,28 +20,6 @@ def collect(bench: Bench, seeds: Iterable[int]) -> Results:
             if result is not None:
                 found.setdefault(row.name, {})[seed] = result
     return found
-
-
-def pick(result: dict[str, Any], where: str) -> float:
-    """A number of a result by its path, `test.t2v.r1`."""
-    node: Any = result
-    for part in where.split("."):
-        node = node[part]
-    return float(node)
-
-
-def of(results: Results, row: str, where: str) -> Estimate:
-    return estimate([pick(result, where) for result in results[row].values()])
-
-
-def difference(results: Results, a: tuple[str, str], b: tuple[str, str]) -> Estimate | None:
-    """a minus b, seed by seed; each is a row and a path.  None without two common seeds."""
-    if a[0] not in results or b[0] not in results:
-        return None
-    common = sorted(results[a[0]].keys() & results[b[0]].keys())
-    if len(common) < 2:
-        return None
-    return estimate([pick(results[a[0]][s], a[1]) - pick(results[b[0]][s], b[1]) for s in common])
 
 
 R1, R5, COARSE = "test.t2v.r1", "test.t2v.r5", "test.coarse.r1"

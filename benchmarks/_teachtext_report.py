@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from _estimate import Estimate, estimate
+from _estimate import Estimate, Results, difference, estimate, of, pick
 from _report import REPORTS, write
 
-Results = dict[str, dict[int, dict[str, Any]]]
 # Rows by the question that they answer.
 GROUPS = {
     "Text encoders": (
@@ -70,25 +69,6 @@ def collect(work: Path, seeds: Sequence[int], rows: Mapping[str, Any], run_name:
             if path.exists():
                 found.setdefault(name, {})[seed] = json.loads(path.read_text())
     return found
-
-
-def pick(result: dict[str, Any], where: str) -> float:
-    node: Any = result
-    for part in where.split("."):
-        node = node[part]
-    return float(node)
-
-
-def of(results: Results, row: str, where: str) -> Estimate:
-    return estimate([pick(result, where) for result in results[row].values()])
-
-
-def difference(results: Results, a: str, b: str, where: str) -> Estimate | None:
-    """a minus b, seed by seed; None without two common seeds."""
-    common = sorted(results.get(a, {}).keys() & results.get(b, {}).keys())
-    if len(common) < 2:
-        return None
-    return estimate([pick(results[a][s], where) - pick(results[b][s], where) for s in common])
 
 
 def recovered(results: Results, low: str, found: str, high: str, where: str) -> Estimate | None:
@@ -234,7 +214,7 @@ def _text(results: Results, matching: float) -> str:
     ]
     lines += ["| claim | R@1 | R@5 | answer (R@1, R@5) |", "|---|--:|--:|---|"]
     for claim, a, b in CLAIMS:
-        pair = [difference(results, a, b, key) for key in ("t2v.r1", "t2v.r5")]
+        pair = [difference(results, (a, key), (b, key)) for key in ("t2v.r1", "t2v.r5")]
         if pair[0] is None or pair[1] is None:
             continue
         cells = [f"{d.mean:+.1f} ± {d.half:.1f}" for d in pair if d is not None]

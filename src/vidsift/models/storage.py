@@ -72,7 +72,7 @@ def read_model(folder: Path) -> RetrievalModel:
     A Hugging Face dual encoder becomes the backbone of the default method.
     Raises ModelFormatError, naming the file, when something in the folder cannot be used.
     """
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     if "vidsift" in config:
         model = _read_ours(folder, config)
     elif "model_type" in config:
@@ -184,11 +184,12 @@ def _cleaning(folder: Path, model_type: str) -> Cleaning:
     if model_type not in ("siglip", "siglip2"):
         return "none"
     path = folder / "tokenizer_config.json"
-    name = str(_read_json(path).get("tokenizer_class", "")) if path.is_file() else ""
+    name = str(read_json(path).get("tokenizer_class", "")) if path.is_file() else ""
     return "canonical" if name.startswith("SiglipTokenizer") else "lower"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model folder.  Raises ModelFormatError, naming the file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

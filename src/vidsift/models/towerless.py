@@ -41,8 +41,8 @@ class FeaturesModel(nn.Module):
         self.config = config
 
 
-class FeaturesBackbone(Backbone):
-    """Says what is missing when pictures or texts come in; scores stay as they are."""
+class TowerlessBackbone(Backbone):
+    """What backbones without a picture tower share."""
 
     @property
     def width(self) -> int:
@@ -54,6 +54,10 @@ class FeaturesBackbone(Backbone):
 
     def default_preprocess(self) -> PreprocessSpec:
         return PreprocessSpec(size=0)
+
+
+class FeaturesBackbone(TowerlessBackbone):
+    """Says what is missing when pictures or texts come in; scores stay as they are."""
 
     def logits(self, cosine: Tensor) -> Tensor:
         return cosine

@@ -31,6 +31,7 @@ from vidsift.training.teachers import Teacher, TeacherCache, Texts, distill
 from vidsift.training.teachers import store_name as teacher_name
 from vidsift.training.validation import Gallery, all_scores, text_to_video
 from vidsift.training.weights import WORTHLESS, folds, read_weights
+from vidsift.video import Geometry
 
 Progress = Callable[[str, int, int], None]
 DEFAULT_EXPERTS = ("appearance", "frames")
@@ -151,7 +152,7 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
         fine = recipe.objective.fine_teaching
         stores = open_teachers(recipe, model, seen, held)
         planned = recipe.teachers is not None and recipe.teachers.scores == "batches"
-        temperature = fine.temperature if fine else 1.0
+        temperature = fine.temperature if fine else None
         signals = TeacherCache(stores, seen.pairs, planned, temperature)
     return Setup(model, seen, held, signals, reference)
 
@@ -263,10 +264,18 @@ def teacher_inputs(
     # Stores hold whole sets; one of a part lies apart.
     folder = recipe.features.folder / ("" if inputs.whole else f"part-{inputs.pairs.clips.identity()[:8]}")
     experts = open_stores(teacher, inputs.pairs, folder, on_bad, progress)
-    own = Inputs(teacher, inputs.pairs, on_bad=on_bad, experts=experts)
+    seen = inputs.pairs
+    if teacher.sees_frames and (not student.sees_frames or _look(teacher) != _look(student)):
+        seen = replace(seen, clips=seen.clips.view(*_look(teacher)))
+    own = Inputs(teacher, seen, on_bad=on_bad, experts=experts)
     if _same_tower(student, inputs, teacher):
         own.clips, own.clip_rows = inputs.clips, inputs.clip_rows
     return own
+
+
+def _look(model: RetrievalModel) -> tuple[int, Geometry]:
+    """In how many frames, of what shape, a model sees a clip."""
+    return model.frames_per_clip, model.preprocess.geometry
 
 
 def _check_frames(recipe: Recipe, name: str, teacher: RetrievalModel) -> None:
@@ -283,10 +292,10 @@ def _check_frames(recipe: Recipe, name: str, teacher: RetrievalModel) -> None:
 
 def _same_tower(student: RetrievalModel, inputs: Inputs, teacher: RetrievalModel) -> bool:
     """Whether the student's cached clips are what this teacher's own vision tower would say."""
-    if (
-        not teacher.sees_frames
-        or inputs.clips is None
-        or (teacher.uses_patches and "patches" not in inputs.clips)
-    ):
+    if not teacher.sees_frames or inputs.clips is None:
+        return False
+    if teacher.frames_per_clip != student.frames_per_clip:
+        return False
+    if teacher.uses_patches and "patches" not in inputs.clips:
         return False
     return tower_fingerprint(student, "vision") == tower_fingerprint(teacher, "vision")

@@ -173,11 +173,11 @@ class TeacherCache:
     """The signals of several teachers, read from their stores.
 
     planned: the stores hold the batches of a run, not every caption.  temperature: of the weights over
-    frames.
+    frames; None for an objective that asks for none, whose teachers may see clips in different frames.
     """
 
     def __init__(
-        self, teachers: Sequence[Teacher], pairs: PairSet, planned: bool, temperature: float = 1.0
+        self, teachers: Sequence[Teacher], pairs: PairSet, planned: bool, temperature: float | None = 1.0
     ) -> None:
         stores = [teacher.store for teacher in teachers]
         self.scale = torch.tensor([t.scale for t in teachers])
@@ -201,6 +201,9 @@ class TeacherCache:
             scores.append(
                 store["low"][rows][:, None] + steps.astype(np.float32) * store["step"][rows][:, None]
             )
-            weights.append(store["weights"][rows])
-        sharp = sharpened(torch.from_numpy(np.stack(weights)), self.temperature)
+            if self.temperature is not None:
+                weights.append(store["weights"][rows])
+        sharp = torch.zeros(len(self.stores), len(captions), 0)
+        if self.temperature is not None:
+            sharp = sharpened(torch.from_numpy(np.stack(weights)), self.temperature)
         return TeacherSignals(torch.from_numpy(np.stack(scores)), sharp, self.scale, self.bias, self.recalls)

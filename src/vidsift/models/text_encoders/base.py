@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vidsift.errors import ModelFormatError
-from vidsift.models.backbone import Backbone, FrameVectors, TextVectors
-from vidsift.models.preprocess import PreprocessSpec
+from vidsift.models.backbone import FrameVectors, TextVectors
+from vidsift.models.towerless import TowerlessBackbone
 
 # Where the logit scale starts: cosines of experts spread wider than those of contrastive pretraining.
 START_SCALE = 20.0
@@ -50,19 +50,8 @@ class TextModel(nn.Module):
         raise NotImplementedError
 
 
-class TextBackbone(Backbone):
+class TextBackbone(TowerlessBackbone):
     """Texts become token vectors and their mean; pictures are refused with the way out."""
-
-    @property
-    def width(self) -> int:
-        return int(self.config.width)
-
-    @property
-    def image_size(self) -> int:
-        return 0
-
-    def default_preprocess(self) -> PreprocessSpec:
-        return PreprocessSpec(size=0)
 
     def encode_frames(self, frames: Tensor, patches: bool = False) -> FrameVectors:
         raise ModelFormatError(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from vidsift.errors import ModelFormatError, ModelNotFoundError
 from vidsift.models.backbone import FAMILIES, Backbone
 from vidsift.models.loading import bundled_models, load_model, resolve
-from vidsift.models.storage import CONFIG
+from vidsift.models.storage import CONFIG, read_json
 from vidsift.models.text import TextTokenizer
 from vidsift.models.text_encoders import hub, static
 from vidsift.models.text_encoders.base import TextBackbone
@@ -53,12 +52,7 @@ def load_text_encoder(
 def _model_type(folder: Path) -> str | None:
     """transformers' model_type, None for a model of ours."""
     path = folder / CONFIG
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFormatError(f"{path}: missing, so this folder is not a model") from error
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(f"{path}: {error}") from error
+    values = read_json(path)
     if "vidsift" in values:
         return None
     if "model_type" not in values:
