@@ -6,14 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidsift.index import Hit, Index, Moment
+    from vidsift.index import Filter, Hit, Index, Moment
     from vidsift.ingest import index_paths
     from vidsift.models import load_model
 
 __version__ = "0.1.0"
-__all__ = ["Hit", "Index", "Moment", "__version__", "index_paths", "load_model"]
+__all__ = ["Filter", "Hit", "Index", "Moment", "__version__", "index_paths", "load_model"]
 
 _HOMES = {
+    "Filter": "vidsift.index",
     "Hit": "vidsift.index",
     "Index": "vidsift.index",
     "Moment": "vidsift.index",

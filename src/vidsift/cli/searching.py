@@ -22,6 +22,19 @@ def search(
         str | None,
         typer.Option("--model", "-m", help="One with the index's clip vectors and a compact text tower."),
     ] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option("--path", "-p", help="Only files, folders or patterns like '*/2024/*' (repeatable)."),
+    ] = None,
+    after: Annotated[
+        float | None, typer.Option(help="Only what is on after this second of its file.")
+    ] = None,
+    before: Annotated[float | None, typer.Option(help="Only what is on before this second.")] = None,
+    shortest: Annotated[float | None, typer.Option(help="Only clips of at least so many seconds.")] = None,
+    longest: Annotated[float | None, typer.Option(help="Only clips of at most so many seconds.")] = None,
+    having: Annotated[
+        list[str] | None, typer.Option("--where", help="KEY=VALUE of the metadata, e.g. codec=hevc.")
+    ] = None,
     clips: Annotated[
         bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
     ] = False,
@@ -29,9 +42,10 @@ def search(
 ) -> None:
     """Find the videos, and the moments inside them, that answer a sentence."""
     from vidsift.errors import ModelNotFoundError
-    from vidsift.index import Index
+    from vidsift.index import Filter, Index
     from vidsift.models import load_model
 
+    where = Filter(tuple(path or ()), after, before, shortest, longest, _pairs(having or []))
     opened = Index.open(index)
     try:
         reader = load_model(model or opened.model.name)
@@ -39,7 +53,9 @@ def search(
         if model is not None:
             raise
         raise ModelNotFoundError(f"{index}: was built with a model that cannot be loaded: {error}") from error
-    result = opened.search(query, reader, k=k, candidates=candidates, group_by="clip" if clips else "video")
+    result = opened.search(
+        query, reader, k=k, candidates=candidates, group_by="clip" if clips else "video", where=where
+    )
     if as_json:
         say_json(result.to_dict())
         return
@@ -48,7 +64,20 @@ def search(
         best = clock(hit.moment.best)
         say(f"{number:3d}  {hit.score:6.3f}  {moment:>15}  best {best}  {printable(hit.path)}")
     if not result.hits:
-        say("nothing found: the index has no clips")
+        none = "the index has no clips" if not len(opened) else "no clip fits the filters"
+        say(f"nothing found: {none}")
+
+
+def _pairs(having: list[str]) -> dict[str, str]:
+    from vidsift.errors import QueryError
+
+    found = {}
+    for text in having:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise QueryError(f"--where {text!r}: is KEY=VALUE, e.g. codec=hevc")
+        found[key] = value
+    return found
 
 
 def models(

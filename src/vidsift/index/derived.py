@@ -61,6 +61,23 @@ class Derived:
     def __len__(self) -> int:
         return len(self.file_of)
 
+    def best(
+        self, sentence: Floats, count: int, allowed: npt.NDArray[np.int64] | None = None
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Coarse scores and rows of the `count` best clips for a sentence [D], best first.
+
+        allowed: sorted rows to choose from; the scan looks at no other, and gives the same scores as ever.
+        """
+        selector = None
+        if allowed is not None:
+            bits = np.zeros(len(self), np.uint8)
+            bits[allowed] = 1
+            library: Any = faiss  # its stubs are those of the C++ constructors
+            chosen = library.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
+            selector = library.SearchParameters(sel=chosen)
+        scores, rows = self.scan.search(sentence[None], count, params=selector)
+        return scores[0], rows[0]
+
 
 class _Texts:
     """Many byte strings in two arrays, so that opening them costs nothing per string."""

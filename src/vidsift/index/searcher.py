@@ -20,6 +20,7 @@ import numpy.typing as npt
 from vidsift.errors import IndexStateError, QueryError
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.derived import Derived, build_derived, clean_derived, open_derived
+from vidsift.index.filters import Filter
 from vidsift.index.moments import find_moment
 from vidsift.index.rerank import RerankWeights, announce_rows, rerank
 from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
@@ -144,6 +145,7 @@ class Index:
         candidates: int | None = None,
         group_by: Literal["video", "clip"] = "video",
         reranker: RetrievalModel | None = None,
+        where: Filter | None = None,
     ) -> SearchResult:
         """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
 
@@ -154,6 +156,7 @@ class Index:
         candidates: clips to rerank (never fewer than k); None takes what the model was tuned to. When they
         hold fewer than k videos, the best clips of the next videos join them.
         group_by: "video" keeps the best clip of each file, "clip" all clips.
+        where: the answers are the best among the clips for which this holds, however few they are.
         Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model,
         or a reranker of whose clip features the index does not keep enough.
         """
@@ -170,7 +173,8 @@ class Index:
         began = time.perf_counter()
         text, sentence = self._encode(query, model or reranker)
         encoded = time.perf_counter()
-        rows, coarse = _recall(arrays, sentence, k, candidates, group_by == "video")
+        allowed = None if where is None else where.rows(arrays)
+        rows, coarse = _recall(arrays, sentence, k, candidates, group_by == "video", allowed)
         recalled = time.perf_counter()
         if arrays.memory is not None:
             row_bytes = arrays.frames.shape[1] * arrays.frames.shape[2]
@@ -290,19 +294,24 @@ def _problems(files: Iterable[FileRecord], status: str) -> list[dict[str, str]]:
 
 
 def _recall(
-    arrays: Derived, sentence: Floats, k: int, candidates: int, by_video: bool
+    arrays: Derived,
+    sentence: Floats,
+    k: int,
+    candidates: int,
+    by_video: bool,
+    allowed: npt.NDArray[np.int64] | None = None,
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The short list: rows and coarse scores of the best clips, enough of them for k hits."""
-    total = len(arrays)
+    """The short list: rows and coarse scores of the best clips (among the allowed), enough for k hits."""
+    total = len(arrays) if allowed is None else len(allowed)
     if total == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     short = min(max(candidates, k), total)
-    scores, rows = arrays.scan.search(sentence[None], short)
-    scores, rows = scores[0], rows[0]
-    wanted = min(k, len(arrays.paths))
+    scores, rows = arrays.best(sentence, short, allowed)
+    files = len(arrays.paths) if allowed is None else len(np.unique(arrays.file_of[allowed]))
+    wanted = min(k, files)
     if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
         # Long videos fill the short list: take the best clip of each following video as well.
-        scores, rows = (found[0] for found in arrays.scan.search(sentence[None], total))
+        scores, rows = arrays.best(sentence, total, allowed)
         _, first = np.unique(arrays.file_of[rows], return_index=True)
         chosen = np.union1d(np.arange(short), np.sort(first)[:wanted])
         scores, rows = scores[chosen], rows[chosen]
