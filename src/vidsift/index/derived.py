@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.errors import IndexStateError
+from vidsift.index.scan import Scan, build_codes, new_exact
 from vidsift.index.types import Floats
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ FOLDER = "derived"
 LAYOUT = 1
 _MANIFEST = "manifest.json"
 _SCAN = "scan.faiss"
+_CODES = "codes.faiss"
 _FRAMES = "frames.i8"
 _UNFINISHED = ".tmp"
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
@@ -39,14 +41,13 @@ _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
 class Derived:
     """Everything a search needs of N clips in M files, row i of every array being the same clip.
 
-    scan: FAISS over the coarse vectors, fp16, inner product. fp16 halves the memory and the time of
-    exact fp32 scanning and moves a score by less than 1e-4; the scan stays exhaustive.
+    scan: over the coarse vectors.
     frames: [N, F, D] int8, memory-mapped.  scales: [N, F].  counts: [N].  times: [N, F] seconds.
     spans: [N, 2] seconds.  file_of: [N] row of `paths`.  clip_ids: [N] bytes.
     """
 
     version: int
-    scan: Any
+    scan: Scan
     frames: npt.NDArray[np.int8]
     memory: mmap.mmap | None
     scales: Floats
@@ -60,23 +61,6 @@ class Derived:
 
     def __len__(self) -> int:
         return len(self.file_of)
-
-    def best(
-        self, sentence: Floats, count: int, allowed: npt.NDArray[np.int64] | None = None
-    ) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Coarse scores and rows of the `count` best clips for a sentence [D], best first.
-
-        allowed: sorted rows to choose from; the scan looks at no other, and gives the same scores as ever.
-        """
-        selector = None
-        if allowed is not None:
-            bits = np.zeros(len(self), np.uint8)
-            bits[allowed] = 1
-            library: Any = faiss  # its stubs are those of the C++ constructors
-            chosen = library.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
-            selector = library.SearchParameters(sel=chosen)
-        scores, rows = self.scan.search(sentence[None], count, params=selector)
-        return scores[0], rows[0]
 
 
 class _Texts:
@@ -217,7 +201,7 @@ def _write(path: str, index_id: str, store: Store) -> None:
     schema = store.schema
     width = schema.field("coarse").type.list_size
     frames = schema.field("scales").type.list_size
-    scan = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    scan = new_exact(width)
     columns: dict[str, list[npt.NDArray[Any]]] = {
         name: [] for name in ("scales", "times", "counts", "spans", "file_of", "clip_ids")
     }
@@ -251,6 +235,9 @@ def _write(path: str, index_id: str, store: Store) -> None:
     _write_texts(path, "paths", [os.fsencode(name) for name in files])
     _write_texts(path, "metadata", metadata)
     faiss.write_index(scan, os.path.join(path, _SCAN))
+    codes = build_codes(scan)
+    if codes is not None:
+        faiss.write_index(codes, os.path.join(path, _CODES))
     manifest = {
         "layout": LAYOUT,
         "index": index_id,
@@ -259,6 +246,7 @@ def _write(path: str, index_id: str, store: Store) -> None:
         "files": len(files),
         "width": width,
         "frames": frames,
+        "scan": Scan(scan, codes).kind,
     }
     with open(os.path.join(path, _MANIFEST), "w", encoding="utf-8") as file:
         json.dump(manifest, file)
@@ -275,6 +263,11 @@ def _load(path: str, index_id: str) -> Derived:
         for name in ("scales", "times", "counts", "spans", "file_of", "clip_ids")
     }
     scan = faiss.read_index(os.path.join(path, _SCAN))
+    codes = None
+    if manifest.get("scan") == "compressed":
+        codes = faiss.read_index(os.path.join(path, _CODES))
+        if codes.ntotal != scan.ntotal:
+            raise ValueError("the codes are not those of the scan")
     memory, mapped = _map_frames(os.path.join(path, _FRAMES), (clips, frames, width))
     paths, metadata = _read_texts(path, "paths"), _read_texts(path, "metadata")
     lengths = {len(array) for array in arrays.values()} | {len(metadata), scan.ntotal}
@@ -282,7 +275,7 @@ def _load(path: str, index_id: str) -> Derived:
         raise ValueError("its parts do not belong together")
     return Derived(
         version=manifest["version"],
-        scan=scan,
+        scan=Scan(scan, codes),
         frames=mapped,
         memory=memory,
         paths=paths,

@@ -123,6 +123,7 @@ class Index:
             "segmentation": asdict(self.config.segmentation),
             "created": self.config.created,
             "version": self.version,
+            "scan": self._arrays.scan.kind,
             "bytes": _bytes_below(self.folder),
         }
 
@@ -214,7 +215,7 @@ class Index:
         if set(self.config.model.parts) - COLUMNS:
             ids = [arrays.clip_ids[row].decode() for row in rows.tolist()]
             parts = self._store().parts(ids)
-        coarse = np.stack([arrays.scan.reconstruct(row) for row in rows.tolist()])
+        coarse = arrays.scan.vectors(rows)
         return rescore(
             reranker, query, coarse, arrays.frames[rows], arrays.scales[rows], arrays.counts[rows], parts
         )
@@ -306,12 +307,12 @@ def _recall(
     if total == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     short = min(max(candidates, k), total)
-    scores, rows = arrays.best(sentence, short, allowed)
+    scores, rows = arrays.scan.best(sentence, short, allowed)
     files = len(arrays.paths) if allowed is None else len(np.unique(arrays.file_of[allowed]))
     wanted = min(k, files)
     if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
         # Long videos fill the short list: take the best clip of each following video as well.
-        scores, rows = arrays.best(sentence, total, allowed)
+        scores, rows = arrays.scan.best(sentence, total, allowed)
         _, first = np.unique(arrays.file_of[rows], return_index=True)
         chosen = np.union1d(np.arange(short), np.sort(first)[:wanted])
         scores, rows = scores[chosen], rows[chosen]

@@ -1,0 +1,89 @@
+"""The scan by codes finds what the exact one finds, and stands aside for filters and small indexes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vidsift.index import Filter, Index
+from vidsift.index import scan as scanning
+from vidsift.index.scan import Scan, build_codes, new_exact
+
+WIDTH, CLIPS = 64, 20_000
+
+
+def clustered(count: int, seed: int, width: int = WIDTH) -> np.ndarray:
+    """Vectors around 200 centres, as those of videos are."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).standard_normal((200, width))
+    found = centres[rng.integers(200, size=count)] + 0.6 * rng.standard_normal((count, width))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    exact = new_exact(WIDTH)
+    exact.add(clustered(CLIPS, 1))
+    return Scan(exact, build_codes(exact, from_clips=CLIPS))
+
+
+def test_nearly_all_of_the_exact_best_are_found_with_their_scores(
+    scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "RESCORED", 1000)
+    plain = Scan(scan.exact)
+    assert (scan.kind, plain.kind) == ("compressed", "exact")
+    shares = []
+    for query in clustered(50, 2):
+        scores, rows = scan.best(query, 20)
+        true_scores, true_rows = plain.best(query, 20)
+        shares.append(len(np.intersect1d(rows, true_rows)) / 20)
+        known = dict(zip(true_rows.tolist(), true_scores.tolist(), strict=True))
+        both = [(s, known[r]) for s, r in zip(scores.tolist(), rows.tolist(), strict=True) if r in known]
+        np.testing.assert_allclose(*zip(*both, strict=True), atol=1e-3)
+        assert (np.diff(scores) <= 1e-6).all()
+    assert np.mean(shares) > 0.97
+
+
+def test_a_search_that_asks_for_much_or_for_some_is_exact(scan: Scan) -> None:
+    query = clustered(1, 3)[0]
+    plain = Scan(scan.exact)
+    for count in (2000, CLIPS):  # as many as the codes would pick, or all
+        np.testing.assert_array_equal(scan.best(query, count)[1], plain.best(query, count)[1])
+    allowed = np.arange(5, CLIPS, 997)
+    scores, rows = scan.best(query, 10, allowed)
+    assert set(rows.tolist()) <= set(allowed.tolist())
+    np.testing.assert_array_equal(rows, allowed[np.argsort(-scan.vectors(allowed) @ query)[:10]])
+    np.testing.assert_allclose(scores, np.sort(scan.vectors(allowed) @ query)[::-1][:10], atol=1e-3)
+
+
+def test_small_indexes_and_odd_widths_have_no_codes() -> None:
+    exact = new_exact(WIDTH)
+    exact.add(clustered(100, 1))
+    assert build_codes(exact) is None
+    odd = new_exact(WIDTH + 1)
+    odd.add(clustered(100, 1, WIDTH + 1))
+    assert build_codes(odd, from_clips=10) is None
+
+
+def test_the_same_rows_give_the_same_codes(scan: Scan) -> None:
+    again = Scan(scan.exact, build_codes(scan.exact, from_clips=CLIPS))
+    for query in clustered(5, 4):
+        np.testing.assert_array_equal(scan.best(query, 20)[1], again.best(query, 20)[1])
+
+
+def test_an_index_is_built_with_codes_when_they_pay(new_store, kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "COMPRESS_FROM", 300)
+    monkeypatch.setattr(scanning, "RESCORED", 40)
+    monkeypatch.setattr(scanning, "TIMES", 2)
+    folder, store = new_store()
+    store.replace_files([(kit.file(f"/lib/{n:03}.mp4"), [kit.clip(n)]) for n in range(400)], known=False)
+    index = Index.open(folder)
+    assert index.info()["scan"] == "compressed"
+    for number in (0, 123, 399):
+        hits = index.search(kit.clip(number).vectors.coarse, k=5, candidates=20).hits
+        assert hits[0].path == f"/lib/{number:03}.mp4"
+    only = index.search(kit.clip(7).vectors.coarse, where=Filter(paths=("/lib/350.mp4",))).hits
+    assert [hit.path for hit in only] == ["/lib/350.mp4"]
+    # Opened again, from the files.
+    assert Index.open(folder).info()["scan"] == "compressed"
