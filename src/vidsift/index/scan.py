@@ -15,8 +15,9 @@ Rows = npt.NDArray[np.int64]
 
 # From so many clips on the codes pay: below, the exact scan takes a few milliseconds anyway.
 COMPRESS_FROM = 50_000
-# Clips that the codes pick for every search, or so many times what is asked for, to be scored exactly.
-RESCORED, TIMES = 4_000, 20
+# Clips that the codes pick to be scored exactly: so many, so many times what is asked for, or such a part of
+# the index, whichever is most.
+RESCORED, TIMES, PART = 6_000, 20, 100
 # Vectors that the codes are learnt from; more hardly change them.
 _SAMPLE = 65_536
 # Dimensions that share one code of 4 bits.
@@ -56,15 +57,15 @@ class Scan:
                 sentence[None], count, params=library.SearchParameters(sel=chosen)
             )
             return scores[0], rows[0]
-        picked = max(RESCORED, TIMES * count)
+        picked = max(RESCORED, TIMES * count, len(self) // PART)
         if self.codes is None or 2 * picked > len(self):
             scores, rows = self.exact.search(sentence[None], count)
             return scores[0], rows[0]
-        _, rough = self.codes.search(sentence[None], picked)
-        rows = np.sort(rough[0][rough[0] >= 0])  # in order, so that memory is read forwards
-        scores = self.vectors(rows) @ sentence
-        order = np.argsort(-scores, kind="stable")[:count]
-        return scores[order], rows[order]
+        # Made for each search: it only points at the two, and holds how many are picked.
+        both = library.IndexRefine(self.codes, self.exact)
+        both.k_factor = picked / count
+        scores, rows = both.search(sentence[None], count)
+        return scores[0], rows[0]
 
     def vectors(self, rows: Rows) -> Floats:
         """The vectors of some rows, float32 [n, D]."""
