@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from vidsift.cli.app import app
+from vidsift.errors import IndexStateError, QueryError
 from vidsift.index import Filter, Index
 from vidsift.index import scan as scanning
+from vidsift.index.lock import WriterLock
+from vidsift.index.plot import plot_scan
 from vidsift.index.scan import Scan, build_codes, new_exact
 
 WIDTH, CLIPS = 64, 20_000
@@ -87,3 +95,39 @@ def test_an_index_is_built_with_codes_when_they_pay(new_store, kit, monkeypatch:
     assert [hit.path for hit in only] == ["/lib/350.mp4"]
     # Opened again, from the files.
     assert Index.open(folder).info()["scan"] == "compressed"
+
+
+def test_tuning_chooses_the_fewest_that_reach_the_target_and_remembers_them(
+    new_store, kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(scanning, "COMPRESS_FROM", 300)
+    folder, store = new_store()
+    store.replace_files([(kit.file(f"/lib/{n:04}.mp4"), [kit.clip(n)]) for n in range(2500)], known=False)
+    index = Index.open(folder)
+    points = index.tune(target=0.5, queries=20, k=10)
+    assert [p.picked for p in points] == [500, 1000]
+    assert points[0].recall <= points[1].recall <= 1
+    assert index.config.picked == 500
+    assert Index.open(folder).info()["picked"] == 500
+    assert Index.open(folder).tune(target=1.0, queries=20, k=10)[-1].picked == index_picked(folder)
+    plot_scan(points, 0.5, tmp_path / "scan.png")
+    assert (tmp_path / "scan.png").stat().st_size > 1000
+    done = CliRunner().invoke(app, ["tune", "--index", folder, "--target", "0.9", "--json"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert [p["picked"] for p in json.loads(done.output)["points"]] == [500, 1000]
+    with WriterLock(folder), pytest.raises(IndexStateError, match="another process is writing"):
+        index.tune(queries=5)
+
+
+def index_picked(folder: str) -> int | None:
+    return Index.open(folder).config.picked
+
+
+def test_an_index_that_is_scanned_exactly_has_nothing_to_tune(library) -> None:
+    folder, _, index = library
+    assert index.tune() == []
+    assert index.info()["picked"] is None
+    done = CliRunner().invoke(app, ["tune", "--index", folder])
+    assert "there is nothing to tune" in done.output
+    with pytest.raises(QueryError, match="target in"):
+        index.tune(target=1.5)

@@ -17,6 +17,7 @@ from vidsift.cli.output import (
     progress_bar,
     say,
     say_json,
+    show_table,
     size,
 )
 
@@ -117,6 +118,35 @@ def info(index: IndexFolder, as_json: AsJson = False) -> None:
     for title in ("failed", "partial"):
         for problem in found[title]:
             say(f"{title:9} {printable(problem['path'])}: {printable(problem['reason'])}")
+
+
+def tune(
+    index: IndexFolder,
+    target: Annotated[float, typer.Option(help="Recall of the exact best 100 to be reached.")] = 0.97,
+    queries: Annotated[int, typer.Option(min=1, help="Frame vectors of the index that ask.")] = 200,
+    plot: Annotated[Path | None, typer.Option("--plot", help="A picture to write, e.g. scan.png.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the scan of a large index on its own vectors; choose how many clips it scores exactly."""
+    from dataclasses import asdict
+
+    from vidsift.index import Index
+
+    opened = Index.open(index)
+    points = opened.tune(target, queries)
+    if plot is not None and points:
+        from vidsift.index.plot import plot_scan
+
+        plot_scan(points, target, plot)
+    if as_json:
+        say_json({"points": [asdict(p) for p in points], "picked": opened.config.picked})
+        return
+    if not points:
+        say(f"{index} has {len(opened)} clips: all are scored exactly, there is nothing to tune")
+        return
+    rows = [(f"{p.picked:,}", f"{p.recall:.3f}", f"{p.milliseconds:.2f}") for p in points]
+    show_table(("picked", "recall@100", "ms"), rows)
+    say(f"{opened.config.picked:,} clips are picked from now on")
 
 
 def remove(

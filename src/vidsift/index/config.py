@@ -43,7 +43,10 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """The whole of `index.json`. `roots` are the absolute paths that were asked to be indexed."""
+    """The whole of `index.json`. `roots` are the absolute paths that were asked to be indexed.
+
+    picked: clips that the codes of a large index pick for the exact scan, as tuned; None is the default.
+    """
 
     index_id: str
     created: str
@@ -51,6 +54,7 @@ class IndexConfig:
     segmentation: SegmentConfig
     search: RerankWeights
     roots: tuple[str, ...] = field(default=())
+    picked: int | None = None
 
     def with_root(self, path: str) -> IndexConfig:
         """Add a root; one that lies inside another is not named, one that holds others replaces them."""
@@ -90,6 +94,7 @@ def read_config(folder: str) -> IndexConfig:
             segmentation=SegmentConfig(**data["segmentation"]),
             search=RerankWeights(**data["search"]),
             roots=tuple(data["roots"]),
+            picked=data.get("picked"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise IndexStateError(f"{path}: damaged ({error!r})") from error
@@ -105,6 +110,7 @@ def write_config(folder: str, config: IndexConfig) -> None:
         "segmentation": asdict(config.segmentation),
         "search": config.search.to_dict(),
         "roots": list(config.roots),
+        **({} if config.picked is None else {"picked": config.picked}),
     }
     write_atomically(os.path.join(folder, CONFIG_NAME), json.dumps(data, indent=2).encode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +44,13 @@ class Scan:
         """How a search without a filter goes over the clips."""
         return "exact" if self.codes is None else "compressed"
 
-    def best(self, sentence: Floats, count: int, allowed: Rows | None = None) -> tuple[Floats, Rows]:
+    def best(
+        self, sentence: Floats, count: int, allowed: Rows | None = None, picked: int | None = None
+    ) -> tuple[Floats, Rows]:
         """Scores and rows of the `count` best vectors for a query [D], best first.
 
         allowed: sorted rows to choose from. The scan looks at no other, and is exact.
+        picked: how many the codes pick; None takes the default.
         """
         library: Any = faiss  # its stubs are those of the C++ constructors
         if allowed is not None:
@@ -57,7 +61,7 @@ class Scan:
                 sentence[None], count, params=library.SearchParameters(sel=chosen)
             )
             return scores[0], rows[0]
-        picked = max(RESCORED, TIMES * count, len(self) // PART)
+        picked = max(count, self.usual(count) if picked is None else picked)
         if self.codes is None or 2 * picked > len(self):
             scores, rows = self.exact.search(sentence[None], count)
             return scores[0], rows[0]
@@ -66,6 +70,10 @@ class Scan:
         both.k_factor = picked / count
         scores, rows = both.search(sentence[None], count)
         return scores[0], rows[0]
+
+    def usual(self, count: int) -> int:
+        """How many clips the codes pick by default when `count` are wanted."""
+        return max(RESCORED, TIMES * count, len(self) // PART)
 
     def vectors(self, rows: Rows) -> Floats:
         """The vectors of some rows, float32 [n, D]."""
@@ -94,3 +102,34 @@ def build_codes(exact: Any, from_clips: int | None = None) -> Any | None:
     for start in range(0, count, step):
         codes.add(exact.reconstruct_n(start, min(step, count - start)))
     return codes
+
+
+@dataclass(frozen=True)
+class ScanPoint:
+    """What picking so many clips gives: recall of the exact best, milliseconds of a query (median)."""
+
+    picked: int
+    recall: float
+    milliseconds: float
+
+
+def measure_scan(scan: Scan, queries: Floats, k: int = 100) -> list[ScanPoint]:
+    """The scan by codes against the exact one for some queries [Q, D], at rising numbers picked.
+
+    Where more than half of the index would be picked the scan is the exact one, and the list ends.
+    """
+    k = min(k, len(scan))
+    plain = Scan(scan.exact)
+    truth = [plain.best(query, k)[1] for query in queries]
+    points: list[ScanPoint] = []
+    for picked in (500, 1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000, 32_000, 64_000):
+        if picked < k or 2 * picked > len(scan):
+            continue
+        spent, shares = [], []
+        for query, best in zip(queries, truth, strict=True):
+            began = time.perf_counter()
+            rows = scan.best(query, k, picked=picked)[1]
+            spent.append(1000 * (time.perf_counter() - began))
+            shares.append(len(np.intersect1d(rows, best)) / k)
+        points.append(ScanPoint(picked, float(np.mean(shares)), float(np.median(spent))))
+    return points

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,8 +21,10 @@ from vidsift.errors import IndexStateError, QueryError
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.derived import Derived, build_derived, clean_derived, open_derived
 from vidsift.index.filters import Filter
+from vidsift.index.lock import WriterLock
 from vidsift.index.moments import find_moment
 from vidsift.index.rerank import RerankWeights, announce_rows, rerank
+from vidsift.index.scan import ScanPoint, measure_scan
 from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
 from vidsift.index.versions import TABLE, table_version
 from vidsift.video import SegmentConfig
@@ -124,12 +126,42 @@ class Index:
             "created": self.config.created,
             "version": self.version,
             "scan": self._arrays.scan.kind,
+            "picked": self._picked(),
             "bytes": _bytes_below(self.folder),
         }
 
     def thumbnail(self, clip_id: str) -> bytes:
         """The JPEG of a clip's middle frame; KeyError for a clip that the index does not (any more) hold."""
         return self._store().thumbnail(clip_id)
+
+    def tune(self, target: float = 0.97, queries: int = 200, k: int = 100) -> list[ScanPoint]:
+        """Measure the scan by codes against the exact one on this index's own vectors, and remember the
+        fewest clips to pick that reach `target` recall of the k best (or the most that was tried).
+
+        queries: so many frame vectors of the index stand in for sentences.
+        Returns what was measured; empty, and nothing is changed, for an index that is scanned exactly.
+        Raises QueryError for numbers without meaning, IndexStateError while another process writes.
+        """
+        if not 0 < target <= 1 or queries < 1 or k < 1:
+            raise QueryError(
+                f"tune: target in (0, 1], queries and k at least 1; got {target}, {queries}, {k}"
+            )
+        arrays = self._arrays
+        if arrays.scan.codes is None:
+            return []
+        rng = np.random.default_rng(0)
+        rows = np.sort(rng.permutation(len(arrays))[:queries])
+        frame = rng.integers(0, np.maximum(arrays.counts[rows], 1))
+        vectors = arrays.frames[rows, frame].astype(np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        points = measure_scan(arrays.scan, (vectors / norms)[norms[:, 0] > 0], k)
+        enough = [point.picked for point in points if point.recall >= target]
+        chosen = enough[0] if enough else points[-1].picked
+        with WriterLock(self.folder):
+            # Read again: a writer may have added roots since this index was opened.
+            self.config = replace(read_config(self.folder), picked=chosen)
+            write_config(self.folder, self.config)
+        return points
 
     def check_model(self, model: QueryEncoder) -> None:
         """Raise ModelMismatchError unless this is the model that the index was built with."""
@@ -175,7 +207,8 @@ class Index:
         text, sentence = self._encode(query, model or reranker)
         encoded = time.perf_counter()
         allowed = None if where is None else where.rows(arrays)
-        rows, coarse = _recall(arrays, sentence, k, candidates, group_by == "video", allowed)
+        by_video, picked = group_by == "video", self.config.picked
+        rows, coarse = _recall(arrays, sentence, k, candidates, by_video, allowed, picked)
         recalled = time.perf_counter()
         if arrays.memory is not None:
             row_bytes = arrays.frames.shape[1] * arrays.frames.shape[2]
@@ -276,6 +309,11 @@ class Index:
             load_thumbnail=partial(_thumbnail, self.folder, self.config.model.fingerprint),
         )
 
+    def _picked(self) -> int | None:
+        """How many clips are picked for 100 answers; None where all are scored."""
+        scan = self._arrays.scan
+        return None if scan.codes is None else self.config.picked or scan.usual(100)
+
     def _store(self) -> Store:
         return _open_store(self.folder, self.config)
 
@@ -301,13 +339,14 @@ def _recall(
     candidates: int,
     by_video: bool,
     allowed: npt.NDArray[np.int64] | None = None,
+    picked: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """The short list: rows and coarse scores of the best clips (among the allowed), enough for k hits."""
     total = len(arrays) if allowed is None else len(allowed)
     if total == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     short = min(max(candidates, k), total)
-    scores, rows = arrays.scan.best(sentence, short, allowed)
+    scores, rows = arrays.scan.best(sentence, short, allowed, picked)
     files = len(arrays.paths) if allowed is None else len(np.unique(arrays.file_of[allowed]))
     wanted = min(k, files)
     if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
