@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,3 +175,35 @@ def test_video_and_audio_models_of_transformers_are_experts(pairs: PairSet, tmp_
     assert heard is not None
     assert heard.shape == (audio.tokens, 16)
     assert motion.identity(pairs.clips) != audio.identity(pairs.clips)
+
+
+def test_what_an_ocr_reads_of_files_becomes_words_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "v.mp4"
+    write_video(load_video(), path)
+    corpus = Corpus((Video(path),), (Caption(0, "a video", 1, tmp_path),))
+    clips = file_pairs("files", corpus, 4, Geometry(64), "stop").clips
+    source = open_expert("ocr", MEANS)
+    seen: list[tuple[int, ...]] = []
+
+    def engine(picture: np.ndarray) -> SimpleNamespace:
+        seen.append(picture.shape)
+        return SimpleNamespace(txts=("red star", "car") if len(seen) % 2 else None)
+
+    monkeypatch.setattr("vidsift.experts.words._load_ocr", lambda: engine)
+    found = source.extract(clips, 0)
+    assert seen == [(640, 640, 3)] * 4
+    assert found is not None
+    # Lines that stay on are read once: BOS, three words, EOS.
+    assert found.shape == (5, source.dim)
+
+
+def test_without_an_ocr_the_way_to_one_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "v.mp4"
+    write_video(load_video(), path)
+    corpus = Corpus((Video(path),), (Caption(0, "a video", 1, tmp_path),))
+    clips = file_pairs("files", corpus, 4, Geometry(64), "stop").clips
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with pytest.raises(DataError, match=r"pip install 'vidsift\[ocr\]'"):
+        open_expert("ocr", MEANS).extract(clips, 0)

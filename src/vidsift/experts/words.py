@@ -103,4 +103,4 @@ def _load_ocr() -> Any:
         raise DataError(
             "the expert 'ocr' reads frames with RapidOCR, which is not installed: pip install 'vidsift[ocr]'"
         ) from error
-    return RapidOCR()
+    return RapidOCR(params={"Global.log_level": "critical"})
