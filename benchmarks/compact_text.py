@@ -80,6 +80,7 @@ def run(work: Path, size: str, seed: int, steps: int | None) -> dict[str, Any]:
         ]
         train(load_recipe(RECIPE, overrides + ([f"steps={steps}"] if steps else [])), out)  # type: ignore[arg-type]
         model = load_model(str(out / "model"))
+        model.name = BASE  # its clips are those of the base, and so is their store
         pairs = story_pairs("test", None, model.frames_per_clip, model.preprocess.geometry)
         target.write_text(json.dumps(measure(model, pairs, work), indent=1) + "\n")
     return dict(json.loads(target.read_text()))
