@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vidsift.datasets.storyboard.library import write_library
 from vidsift.datasets.storyboard.splits import draw_set
-from vidsift.errors import RecipeError
+from vidsift.errors import DataError, RecipeError
 from vidsift.training.denoise import fit_odds, judge, precision_recall, share_of_wrong
 from vidsift.training.denoising_report import write_denoising
 from vidsift.training.distributed import World
@@ -136,6 +136,14 @@ def test_files_are_cleaned_into_a_table_that_trains(make_recipe: Make, tmp_path:
         "meanp", data=data | {"train": str(tmp_path / "out" / "captions.jsonl")}, batch=2, steps=2
     )
     assert train(again, tmp_path / "again")["t2v"]["queries"] > 0
+
+
+def test_judges_that_tell_nothing_are_not_believed(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidsift.training.denoise.fit_odds", lambda right, wrong: (-0.1, 0.0))
+    with pytest.raises(DataError, match="no better than chance"):
+        judge([make_recipe("meanp", steps=1, batch=4)], tmp_path, count=2)
 
 
 def test_judges_of_different_data_are_refused(make_recipe: Make, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidsift.datasets.pairs import PairSet
-from vidsift.errors import RecipeError
+from vidsift.errors import DataError, RecipeError
 from vidsift.features.inputs import Inputs
 from vidsift.models import RetrievalModel, load_model
 from vidsift.training.data import load_pairs
@@ -73,7 +73,8 @@ def judge(
 
     recipes: of teachers, of the same data and seed.  threshold: the least posterior of what is kept.
     progress: gives the report of a run by its title.
-    Raises RecipeError for recipes of different data, DataError for too few videos.
+    Raises RecipeError for recipes of different data, DataError for too few videos, and for judges that tell
+    nothing.
     """
     first = recipes[0]
     for other in recipes[1:]:
@@ -106,6 +107,11 @@ def judge(
     score = np.mean([s.own for s in seen], 0)
     right, wrong = np.mean([s.right for s in seen], 0), np.mean([s.wrong for s in seen], 0)
     slope, offset = fit_odds(right, wrong)
+    if slope <= 0:
+        raise DataError(
+            f"{first.name}: on the validation set these judges tell right captions from wrong ones no better "
+            "than chance; train them longer (steps) or on more"
+        )
     noise, posterior = share_of_wrong(slope * score + offset)
     truth = None
     if first.data.corrupt:
@@ -181,6 +187,8 @@ def _joined(parts: Sequence[_Fold]) -> _Scores:
 def _score(model: RetrievalModel, inputs: Inputs, others: int = 0) -> _Said:
     """Scores of a set's captions among its clips; others: wrong clips to score each caption with, too."""
     clips, owner = inputs.encode_clips(model), inputs.pairs.clip_of
+    if others and len(clips) < 2:
+        raise DataError(f"{inputs.pairs.name}: one validation clip has no wrong captions to learn from")
     rng = np.random.default_rng(0)
     found: list[tuple[Floats, Floats, Floats, NDArray[np.int64]]] = []
     for start in range(0, len(owner), _BLOCK):
