@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,8 +13,12 @@ from vidsift.cli.output import clock, printable, say, say_json, show_table
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What should be seen, in a sentence.")],
     index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    query: Annotated[str | None, typer.Argument(help="What should be seen, in a sentence.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="A picture to find videos like.")] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="FILE or FILE@SECONDS of the index, to find others like.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many videos to return.")] = 10,
     candidates: Annotated[
         int | None,
@@ -40,22 +46,38 @@ def search(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Find the videos, and the moments inside them, that answer a sentence."""
-    from vidsift.errors import ModelNotFoundError
+    """Find the videos, and the moments inside them, that answer a sentence, or are like a picture or clip."""
+    from vidsift.errors import ModelNotFoundError, QueryError
     from vidsift.index import Filter, Index
     from vidsift.models import load_model
+    from vidsift.video.still import read_image
 
     where = Filter(tuple(path or ()), after, before, shortest, longest, _pairs(having or []))
+    if sum(asked is not None for asked in (query, image, like)) != 1:
+        raise QueryError("ask with one thing: a sentence, --image or --like")
     opened = Index.open(index)
-    try:
-        reader = load_model(model or opened.model.name)
-    except ModelNotFoundError as error:
-        if model is not None:
-            raise
-        raise ModelNotFoundError(f"{index}: was built with a model that cannot be loaded: {error}") from error
-    result = opened.search(
-        query, reader, k=k, candidates=candidates, group_by="clip" if clips else "video", where=where
-    )
+    grouped: Literal["clip", "video"] = "clip" if clips else "video"
+    if like is not None:
+        file, at = _file_and_time(like)
+        vector = opened.vector(file, at)
+        # The clip itself, or its video, is asked for and then left out.
+        result = opened.search(vector, k=k + 1, candidates=candidates, group_by=grouped, where=where)
+        own = os.path.abspath(file)
+        itself = [hit for hit in result.hits if hit.path == own][:1]
+        result = replace(result, hits=[hit for hit in result.hits if hit not in itself][:k])
+    else:
+        try:
+            reader = load_model(model or opened.model.name)
+        except ModelNotFoundError as error:
+            if model is not None:
+                raise
+            told = f"{index}: was built with a model that cannot be loaded: {error}"
+            raise ModelNotFoundError(told) from error
+        asked: Any = query
+        if image is not None:
+            opened.check_model(reader)
+            asked = reader.encode_images(read_image(image, reader.preprocess.geometry)[None])[0]
+        result = opened.search(asked, reader, k=k, candidates=candidates, group_by=grouped, where=where)
     if as_json:
         say_json(result.to_dict())
         return
@@ -66,6 +88,17 @@ def search(
     if not result.hits:
         none = "the index has no clips" if not len(opened) else "no clip fits the filters"
         say(f"nothing found: {none}")
+
+
+def _file_and_time(like: str) -> tuple[str, float | None]:
+    """FILE@SECONDS in two; a file whose name has such an end is itself meant."""
+    name, separator, seconds = like.rpartition("@")
+    if not separator or os.path.exists(like):
+        return like, None
+    try:
+        return name, float(seconds)
+    except ValueError:
+        return like, None
 
 
 def _pairs(having: list[str]) -> dict[str, str]:

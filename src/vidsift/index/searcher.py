@@ -227,6 +227,27 @@ class Index:
         took = {"encode": encoded - began, "recall": recalled - encoded, "rerank": done - recalled}
         return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
 
+    def vector(self, path: str | os.PathLike[str], at: float | None = None) -> Floats:
+        """The coarse vector [D] of the clip of a file that is on `at` some second (None: its first): what
+        `search` finds more like it by.
+
+        Raises QueryError for a file that the index does not hold, or a time at which it has no clip.
+        """
+        arrays, wanted = self._arrays, os.fsencode(os.path.abspath(path))
+        number = next((n for n in range(len(arrays.paths)) if arrays.paths[n] == wanted), None)
+        if number is None:
+            raise QueryError(f"{os.fspath(path)}: this index holds no clip of it")
+        rows = np.flatnonzero(arrays.file_of == number)
+        rows = rows[np.argsort(arrays.spans[rows, 0], kind="stable")]
+        if at is not None:
+            on = (arrays.spans[rows, 0] <= at) & (at <= arrays.spans[rows, 1])
+            if not on.any():
+                last = float(arrays.spans[rows, 1].max())
+                raise QueryError(f"{os.fspath(path)}: has no clip at {at:g} s; its last ends at {last:g} s")
+            rows = rows[on]
+        found: Floats = arrays.scan.vectors(rows[:1])[0]
+        return found / np.linalg.norm(found)
+
     def _check_reranker(self, query: str | npt.ArrayLike, reranker: RetrievalModel) -> None:
         from vidsift.index.reranking import check_reranker
 

@@ -241,6 +241,15 @@ class RetrievalModel(nn.Module):
         return np.asarray(query.float().cpu().numpy())
 
     @torch.inference_mode()
+    def encode_images(self, pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Pictures uint8 [N, 3, H, W] as queries: coarse vectors of clips of one frame, float32 [N, D]."""
+        frames = np.repeat(pictures[:, None], self.frames_per_clip, 1)
+        mask = np.zeros(frames.shape[:2], bool)
+        mask[:, 0] = True
+        clips = self.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
+        return np.asarray(clips.coarse.float().cpu().numpy())
+
+    @torch.inference_mode()
     def encode_video_np(
         self, frames: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]
     ) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
