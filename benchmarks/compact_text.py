@@ -33,7 +33,7 @@ BASE = "vidsift-tiny"
 # Layers and width by the share of the cost that they come close to.
 SIZES = {"1/2": (1, 124), "1/4": (2, 60), "1/8": (1, 58)}
 # The text tower of CLIP ViT-B/32, and such shares of it, for their latency alone.
-LARGE = {"whole": (12, 512), "1/2": (6, 512), "1/4": (3, 512), "1/8": (6, 176)}
+LARGE = {"whole": (12, 512), "1/2": (6, 512), "1/4": (3, 512), "1/8": (6, 256)}
 
 
 def latency(model: RetrievalModel, texts: list[str]) -> float:
