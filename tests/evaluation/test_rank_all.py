@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vidsift.evaluation import legacy_metrics as legacy
+from vidsift.evaluation import metrics
 from vidsift.evaluation.metrics import Scores, rank_all, retrieval_metrics
 
 Case = tuple[np.ndarray, np.ndarray]
@@ -16,7 +19,7 @@ Case = tuple[np.ndarray, np.ndarray]
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Scores [T, V] with ties and NaN, and the clip of every text; some clips have no text."""
-    texts, clips = draw(st.integers(1, 9)), draw(st.integers(1, 6))
+    texts, clips = draw(st.integers(1, 12)), draw(st.integers(1, 6))
     value = (
         st.one_of(st.integers(-2, 2).map(float), st.just(np.nan))
         if draw(st.booleans())
@@ -52,10 +55,12 @@ def naive(scores: np.ndarray, clip_of: np.ndarray) -> tuple[list[float], list[fl
     return texts, captions, groups
 
 
-@given(cases(), st.integers(1, 5))
-def test_blocks_agree_with_counting_everything(case: Case, block: int) -> None:
+@given(cases(), st.integers(1, 5), st.sampled_from([0, 3, 10_000]))
+def test_blocks_agree_with_counting_everything(case: Case, block: int, room: int) -> None:
     scores, clip_of = case
-    found = rank_all(Scores.of(scores), clip_of, block=block)
+    # Whether all possible rivals of the first pass are kept, some of them, or none.
+    with patch.object(metrics, "_KEPT", room):
+        found = rank_all(Scores.of(scores), clip_of, block=block)
     texts, captions, groups = naive(scores, clip_of)
     assert found.text is not None
     assert found.among_captions is not None
@@ -100,7 +105,12 @@ def test_no_more_than_a_block_is_asked_for_at_once() -> None:
 
     rank_all(Scores(90, 30, rows), np.repeat(np.arange(30), 3), block=12)
     assert max(asked) == 12
-    assert sum(asked) == 2 * 90
+    # One caption per clip, then every caption once.
+    assert sum(asked) == 30 + 90
+    asked.clear()
+    with patch.object(metrics, "_KEPT", 0):
+        rank_all(Scores(90, 30, rows), np.repeat(np.arange(30), 3), block=12)
+    assert (max(asked), sum(asked)) == (12, 30 + 2 * 90)
 
 
 @pytest.mark.parametrize("captions", [1, 3])

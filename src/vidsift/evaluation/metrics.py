@@ -112,7 +112,8 @@ def rank_all(
     block: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> AllRanks:
-    """Rank in blocks of about `block` texts: one pass, and a second one if clips rank texts, too.
+    """Rank in blocks of about `block` texts: one pass, and if clips rank texts, too, a second one over the
+    blocks that hold more possible rivals than are kept of the first.
 
     clip_of: [T] the right clip of every text.  A NaN is worse than every number, in both directions.
     """
@@ -122,9 +123,19 @@ def rank_all(
     found = np.empty(len(clip_of), np.float64)
     best = np.full(scores.clips, -np.inf)
     missing, done, work = 0, 0, len(order) * (2 if clips else 1)
+    # With few captions each, looking at one per clip first costs as much as the second pass.
+    least = _least(scores, clip_of, order, block) if clips and len(order) >= 3 * len(asked) else None
+    kept: list[_Rivals] = []
+    room, later = _KEPT, []
     for part in parts:
         numbers = order[part]
         matrix, own = scores.rows(numbers), clip_of[numbers]
+        rivals = None if least is None else _possible(matrix, own, least, room)
+        if rivals is None:
+            later.append(part)
+        else:
+            kept.append(rivals)
+            room -= len(rivals[0])
         missing += int(np.count_nonzero(np.isnan(matrix)))
         if text:
             found[numbers] = ranks(matrix, own)
@@ -136,7 +147,10 @@ def rank_all(
     said, grouped = None, None
     if clips:
         counts = np.zeros((4, scores.clips))
-        for part in parts:
+        for rivals in kept:
+            _count_kept(counts, rivals, best)
+        done = work - sum(part.stop - part.start for part in later)
+        for part in later:
             numbers = order[part]
             _count_rivals(counts, scores.rows(numbers), clip_of[numbers], best)
             done += len(numbers)
@@ -148,6 +162,54 @@ def rank_all(
         said = np.where(lost, 1.0 + others, 1 + better + same / 2)
         grouped = np.where(lost, float(len(asked)), 1 + groups_better + groups_same / 2)
     return AllRanks(found if text else None, asked, said, grouped, missing)
+
+
+# Possible rivals that are remembered from the first pass: 16 bytes each.
+_KEPT = 10_000_000
+_Rivals = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]
+
+
+def _least(scores: Scores, clip_of: NDArray[np.int64], order: NDArray[np.int64], block: int) -> Ranks:
+    """[V] a little below what each clip's best caption scores at least: the score of its first one.
+
+    Infinite for clips without captions, which nobody asks. A little, because the same score in another block
+    may differ in its last bits.
+    """
+    owners = clip_of[order]
+    first = order[np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])]
+    least = np.full(scores.clips, np.inf)
+    for start in range(0, len(first), block):
+        numbers = first[start : start + block]
+        own = clip_of[numbers]
+        found = scores.rows(numbers)[np.arange(len(own)), own].astype(np.float64)
+        slack = 1e-4 * np.abs(found) + 1e-6
+        least[own] = np.where(np.isfinite(found), found - slack, np.where(np.isposinf(found), found, -np.inf))
+    return least
+
+
+def _possible(
+    matrix: NDArray[np.floating], own: NDArray[np.int64], least: Ranks, room: int
+) -> _Rivals | None:
+    """Owners, columns and values of the scores of a block that may beat a clip's best; None if too many."""
+    maybe = matrix >= least.astype(matrix.dtype)
+    maybe[np.arange(len(own)), own] = False
+    if np.count_nonzero(maybe) > room:
+        return None
+    rows, columns = np.divmod(np.flatnonzero(maybe), matrix.shape[1])
+    return own[rows], columns, matrix[rows, columns]
+
+
+def _count_kept(counts: NDArray[np.float64], rivals: _Rivals, best: NDArray[np.float64]) -> None:
+    """What `_count_rivals` adds, from a block's possible rivals alone."""
+    owners, columns, values = rivals
+    clips = counts.shape[1]
+    above, level = values > best[columns], values == best[columns]
+    groups = owners * clips + columns
+    groups_above = np.unique(groups[above])
+    groups_level = np.setdiff1d(groups[level], groups_above)
+    found = (columns[above], columns[level], groups_above % clips, groups_level % clips)
+    for row, numbers in enumerate(found):
+        counts[row] += np.bincount(numbers, minlength=clips)
 
 
 def _count_rivals(
