@@ -104,12 +104,12 @@ def test_tuning_chooses_the_fewest_that_reach_the_target_and_remembers_them(
     folder, store = new_store()
     store.replace_files([(kit.file(f"/lib/{n:04}.mp4"), [kit.clip(n)]) for n in range(2500)], known=False)
     index = Index.open(folder)
-    points = index.tune(target=0.5, queries=20, k=10)
+    points = index.tune(target=0.5, queries=20)
     assert [p.picked for p in points] == [500, 1000]
     assert points[0].recall <= points[1].recall <= 1
     assert index.config.picked == 500
     assert Index.open(folder).info()["picked"] == 500
-    assert Index.open(folder).tune(target=1.0, queries=20, k=10)[-1].picked == index_picked(folder)
+    assert Index.open(folder).tune(target=1.0, queries=20)[-1].picked == index_picked(folder)
     plot_scan(points, 0.5, tmp_path / "scan.png")
     assert (tmp_path / "scan.png").stat().st_size > 1000
     done = CliRunner().invoke(app, ["tune", "--index", folder, "--target", "0.9", "--json"])
@@ -131,3 +131,12 @@ def test_an_index_that_is_scanned_exactly_has_nothing_to_tune(library) -> None:
     assert "there is nothing to tune" in done.output
     with pytest.raises(QueryError, match="target in"):
         index.tune(target=1.5)
+
+
+def test_more_answers_have_more_clips_picked(scan: Scan) -> None:
+    query, plain = clustered(1, 6)[0], Scan(scan.exact)
+    shares = [
+        len(np.intersect1d(scan.best(query, count, picked=1500)[1], plain.best(query, count)[1])) / count
+        for count in (100, 400)
+    ]
+    assert min(shares) > 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -151,11 +152,11 @@ def teachers(
             opened.append((model, inputs))
         if factors:
             paths = []
-            for model, inputs in opened:
-                title = f"vectors of {model.name}"
-                paths += export_factors(model, inputs, folder, lambda d, n, t=title: bars.rows(t, d, n))  # type: ignore[misc]
+            for number, (model, inputs) in enumerate(opened):
+                show = partial(bars.rows, f"vectors of {model.name}")
+                paths += export_factors(model, inputs, folder, show, number)
         else:
-            paths = export_scores(opened, folder, lambda done, rows: bars.rows("scores", done, rows))
+            paths = export_scores(opened, folder, partial(bars.rows, "scores"))
     if as_json:
         say_json({"files": [str(path.resolve()) for path in paths]})
     else:

@@ -17,7 +17,7 @@ from vidsift.evaluation.metrics import Ranks, RetrievalMetrics, Scores, rank_all
 from vidsift.evaluation.protocol import Protocol, describe_protocol
 from vidsift.evaluation.rescoring import dual_softmax_clips, dual_softmax_texts, qb_norm_texts
 from vidsift.evaluation.scoring import SCORES, model_scores
-from vidsift.experts.store import open_stores
+from vidsift.experts.store import open_sources, open_stores
 from vidsift.features.extract import extract_clips, extract_texts, store_name, tower_fingerprint
 from vidsift.features.inputs import Inputs
 from vidsift.models import ClipFeatures, RetrievalModel, TextFeatures
@@ -134,7 +134,8 @@ def open_material(
         vision = vision.with_name(f"{vision.name}_{digest}")
         clips = extract_clips(model, pairs, vision, on_bad, report("clips"))
     else:
-        experts = open_stores(model, pairs, folder / pairs.clips.identity()[:8], on_bad, progress)
+        sources = open_sources(model)
+        experts = open_stores(sources, pairs, folder / pairs.clips.identity()[:8], on_bad, progress)
     texts = extract_texts(model, pairs, text, report("captions"))
     inputs = Inputs(model, pairs, clips, texts, on_bad, experts).without_empty()
     return Material(model, inputs.pairs, inputs, inputs.encode_clips(model))

@@ -20,10 +20,11 @@ class Appearance:
     def __init__(self, name: str, model: str, frames: int, as_set: bool, device: str = "cpu") -> None:
         self.name, self.as_set, self.frames = name, as_set, frames
         self.model: RetrievalModel = load_model(model, device).eval()
+        self.digest = self.model.fingerprint()
         self.dim, self.tokens = self.model.backbone.width, frames if as_set else 0
 
     def identity(self, clips: Clips) -> dict[str, Any]:
-        return {"model": self.model.fingerprint(), "frames": self.frames, "set": self.as_set}
+        return {"model": self.digest, "frames": self.frames, "set": self.as_set}
 
     @torch.inference_mode()
     def extract(self, clips: Clips, number: int) -> Findings | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 
 from vidsift.datasets.pairs import Clips
 from vidsift.errors import ModelFormatError
-from vidsift.experts.base import Findings, spread
-from vidsift.models.loading import resolve
+from vidsift.experts.base import Findings, load_transformer, spread, weights_digest
 from vidsift.video.sound import RATE, Waveform
 
 MELS, WINDOW, HOP, SECONDS, TOKENS = 64, 400, 160, 0.5, 32
@@ -75,24 +73,20 @@ class AudioModel:
     tokens = TOKENS
 
     def __init__(self, name: str, model: str, device: str = "cpu") -> None:
-        from transformers import AutoFeatureExtractor, AutoModel
+        from transformers import AutoFeatureExtractor
 
-        folder = Path(model).expanduser()
-        folder = folder if folder.is_dir() else resolve(model)
+        folder, self.model = load_transformer(model, device)
         try:
             self.features = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise ModelFormatError(f"{folder}: {error}") from error
         if getattr(self.features, "sampling_rate", None) != RATE:
             raise ModelFormatError(f"{folder}: not an audio model at {RATE} samples a second")
-        self.model = self.model.eval().to(device)
         self.name, self.device, self.dim = name, device, int(self.model.config.hidden_size)
+        self.digest = weights_digest(self.model)
 
     def identity(self, clips: Clips) -> dict[str, Any]:
-        weights = self.model.state_dict()
-        total = {k: float(v.double().abs().sum()) for k, v in sorted(weights.items())}
-        return {"audio model": self.model.config.model_type, "weights": total}
+        return {"audio model": self.model.config.model_type, "weights": self.digest}
 
     @torch.inference_mode()
     def extract(self, clips: Clips, number: int) -> Findings | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vidsift.datasets.pairs import Clips
+from vidsift.errors import ModelFormatError
+from vidsift.models.loading import locate
 
 Findings = NDArray[np.float32]
 
@@ -36,6 +41,30 @@ class ExpertSource(Protocol):
 
         Raises VideoError for a file that cannot be read.
         """
+
+
+def load_transformer(name: str, device: str) -> tuple[Path, Any]:
+    """A transformers model by its folder, preset or hub id, and its folder.
+
+    Raises ModelFormatError, naming the folder, for one that cannot be used.
+    """
+    from transformers import AutoModel
+
+    folder = locate(name)
+    try:
+        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelFormatError(f"{folder}: {error}") from error
+    return folder, model.eval().to(device)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """16 hex digits that name the weights of a model."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def spread(rows: Findings, most: int) -> Findings:

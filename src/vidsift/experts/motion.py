@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from vidsift.datasets.pairs import Clips
 from vidsift.errors import ModelFormatError
-from vidsift.experts.base import Findings
-from vidsift.models.loading import resolve
+from vidsift.experts.base import Findings, load_transformer, weights_digest
 from vidsift.video import Geometry
 
 SIDE, GRID, FRAMES = 64, 8, 25
@@ -71,27 +70,17 @@ class VideoModel:
     tokens = 0
 
     def __init__(self, name: str, model: str, device: str = "cpu") -> None:
-        from transformers import AutoModel
-
-        folder = Path(model).expanduser()
-        folder = folder if folder.is_dir() else resolve(model)
-        try:
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelFormatError(f"{folder}: {error}") from error
+        folder, self.model = load_transformer(model, device)
         config = self.model.config
         frames = getattr(config, "num_frames", None)
         if frames is None or getattr(config, "image_size", None) is None:
             raise ModelFormatError(f"{folder}: no video model: {config.model_type} states no num_frames")
-        self.model = self.model.eval().to(device)
-        self.name, self.device, self.folder = name, device, folder
+        self.name, self.device, self.digest = name, device, weights_digest(self.model)
         self.frames, self.size, self.dim = int(frames), _side(config.image_size), int(config.hidden_size)
         self.mean, self.std = _statistics(folder)
 
     def identity(self, clips: Clips) -> dict[str, Any]:
-        weights = self.model.state_dict()
-        total = {k: float(v.double().abs().sum()) for k, v in sorted(weights.items())}
-        return {"video model": self.model.config.model_type, "weights": total}
+        return {"video model": self.model.config.model_type, "weights": self.digest}
 
     @torch.inference_mode()
     def extract(self, clips: Clips, number: int) -> Findings | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vidsift.datasets.pairs import PairSet
 from vidsift.errors import DataError, ModelFormatError
+from vidsift.experts.appearance import Appearance
 from vidsift.experts.base import ExpertSource
 from vidsift.experts.opening import Means, open_expert
 from vidsift.features.rowstore import Array, Rows, RowStore
@@ -78,29 +79,33 @@ def store_name(folder: Path, pairs: PairSet, name: str) -> Path:
     return folder / f"{pairs.shelf}_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}"
 
 
+Sources = list[tuple[Expert, ExpertSource]]
+
+
 def open_stores(
-    model: RetrievalModel,
+    sources: Sources,
     pairs: PairSet,
     folder: Path,
     on_bad: str = "stop",
     progress: Progress | None = None,
 ) -> dict[str, RowStore]:
-    """The stores of all experts that a model sees clips by, made where something is missing.
+    """The stores of all experts that a model sees clips by (`open_sources`), made where something is missing.
 
-    Raises what `open_sources` raises, and DataError for clips that cannot be read and for stale stores.
+    Raises DataError for clips that cannot be read and for stale stores.
     """
     found = {}
-    for expert, source in open_sources(model):
+    for expert, source in sources:
         report: Any = None
         if progress is not None:
             title = f"{expert.name} of {pairs.name}"
             report = lambda done, rows, title=title: progress(title, done, rows)  # noqa: E731
-        path = store_name(folder, pairs, expert.source)
+        frames = f"-{source.frames}f" if isinstance(source, Appearance) else ""
+        path = store_name(folder, pairs, expert.source + frames)
         found[expert.name] = extract_expert(source, pairs, path, on_bad, report)
     return found
 
 
-def open_sources(model: RetrievalModel) -> list[tuple[Expert, ExpertSource]]:
+def open_sources(model: RetrievalModel) -> Sources:
     """All experts that a model sees clips by; none for a model that reads pictures itself.
 
     Raises ModelFormatError for experts that were extracted by someone else, or differ from the model's.

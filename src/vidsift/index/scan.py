@@ -19,6 +19,8 @@ COMPRESS_FROM = 50_000
 # Clips that the codes pick to be scored exactly: so many, so many times what is asked for, or such a part of
 # the index, whichever is most.
 RESCORED, TIMES, PART = 6_000, 20, 100
+# Answers for which tuning measures how many have to be picked.
+TUNED_FOR = 100
 # Vectors that the codes are learnt from; more hardly change them.
 _SAMPLE = 65_536
 # Dimensions that share one code of 4 bits.
@@ -50,7 +52,7 @@ class Scan:
         """Scores and rows of the `count` best vectors for a query [D], best first.
 
         allowed: sorted rows to choose from. The scan looks at no other, and is exact.
-        picked: how many the codes pick; None takes the default.
+        picked: how many the codes pick for every hundred wanted (or fewer); None takes the default.
         """
         library: Any = faiss  # its stubs are those of the C++ constructors
         if allowed is not None:
@@ -61,7 +63,8 @@ class Scan:
                 sentence[None], count, params=library.SearchParameters(sel=chosen)
             )
             return scores[0], rows[0]
-        picked = max(count, self.usual(count) if picked is None else picked)
+        picked = self.usual(count) if picked is None else picked * max(count, TUNED_FOR) // TUNED_FOR
+        picked = max(picked, count)
         if self.codes is None or 2 * picked > len(self):
             scores, rows = self.exact.search(sentence[None], count)
             return scores[0], rows[0]
@@ -113,23 +116,22 @@ class ScanPoint:
     milliseconds: float
 
 
-def measure_scan(scan: Scan, queries: Floats, k: int = 100) -> list[ScanPoint]:
-    """The scan by codes against the exact one for some queries [Q, D], at rising numbers picked.
+def measure_scan(scan: Scan, queries: Floats) -> list[ScanPoint]:
+    """The best hundred by codes against the exact ones for some queries [Q, D], at rising numbers picked.
 
     Where more than half of the index would be picked the scan is the exact one, and the list ends.
     """
-    k = min(k, len(scan))
     plain = Scan(scan.exact)
-    truth = [plain.best(query, k)[1] for query in queries]
+    truth = [plain.best(query, TUNED_FOR)[1] for query in queries]
     points: list[ScanPoint] = []
     for picked in (500, 1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000, 32_000, 64_000):
-        if picked < k or 2 * picked > len(scan):
-            continue
+        if 2 * picked > len(scan):
+            break
         spent, shares = [], []
         for query, best in zip(queries, truth, strict=True):
             began = time.perf_counter()
-            rows = scan.best(query, k, picked=picked)[1]
+            rows = scan.best(query, TUNED_FOR, picked=picked)[1]
             spent.append(1000 * (time.perf_counter() - began))
-            shares.append(len(np.intersect1d(rows, best)) / k)
+            shares.append(len(np.intersect1d(rows, best)) / TUNED_FOR)
         points.append(ScanPoint(picked, float(np.mean(shares)), float(np.median(spent))))
     return points

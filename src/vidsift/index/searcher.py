@@ -24,7 +24,7 @@ from vidsift.index.filters import Filter
 from vidsift.index.lock import WriterLock
 from vidsift.index.moments import find_moment
 from vidsift.index.rerank import RerankWeights, announce_rows, rerank
-from vidsift.index.scan import ScanPoint, measure_scan
+from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
 from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
 from vidsift.index.versions import TABLE, table_version
 from vidsift.video import SegmentConfig
@@ -134,18 +134,16 @@ class Index:
         """The JPEG of a clip's middle frame; KeyError for a clip that the index does not (any more) hold."""
         return self._store().thumbnail(clip_id)
 
-    def tune(self, target: float = 0.97, queries: int = 200, k: int = 100) -> list[ScanPoint]:
+    def tune(self, target: float = 0.97, queries: int = 200) -> list[ScanPoint]:
         """Measure the scan by codes against the exact one on this index's own vectors, and remember the
-        fewest clips to pick that reach `target` recall of the k best (or the most that was tried).
+        fewest clips to pick that reach `target` recall of the best hundred (or the most that was tried).
 
         queries: so many frame vectors of the index stand in for sentences.
         Returns what was measured; empty, and nothing is changed, for an index that is scanned exactly.
         Raises QueryError for numbers without meaning, IndexStateError while another process writes.
         """
-        if not 0 < target <= 1 or queries < 1 or k < 1:
-            raise QueryError(
-                f"tune: target in (0, 1], queries and k at least 1; got {target}, {queries}, {k}"
-            )
+        if not 0 < target <= 1 or queries < 1:
+            raise QueryError(f"tune: target in (0, 1] and at least one query; got {target}, {queries}")
         arrays = self._arrays
         if arrays.scan.codes is None:
             return []
@@ -154,7 +152,7 @@ class Index:
         frame = rng.integers(0, np.maximum(arrays.counts[rows], 1))
         vectors = arrays.frames[rows, frame].astype(np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        points = measure_scan(arrays.scan, (vectors / norms)[norms[:, 0] > 0], k)
+        points = measure_scan(arrays.scan, (vectors / norms)[norms[:, 0] > 0])
         enough = [point.picked for point in points if point.recall >= target]
         chosen = enough[0] if enough else points[-1].picked
         with WriterLock(self.folder):
@@ -333,7 +331,7 @@ class Index:
     def _picked(self) -> int | None:
         """How many clips are picked for 100 answers; None where all are scored."""
         scan = self._arrays.scan
-        return None if scan.codes is None else self.config.picked or scan.usual(100)
+        return None if scan.codes is None else self.config.picked or scan.usual(TUNED_FOR)
 
     def _store(self) -> Store:
         return _open_store(self.folder, self.config)

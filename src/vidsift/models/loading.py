@@ -70,6 +70,12 @@ def resolve(name: str) -> Path:
     )
 
 
+def locate(name: str) -> Path:
+    """Folder of a model by a path, a bundled name, a preset or a hub id, as `load_model` finds it."""
+    path = Path(name).expanduser()
+    return path if name not in bundled_models() and path.is_dir() else resolve(name)
+
+
 def fetch(hub_id: str) -> Path:
     """Folder of a hub model: from the local cache, else downloaded.
 

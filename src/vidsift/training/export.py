@@ -59,15 +59,16 @@ def export_scores(
 
 
 def export_factors(
-    model: RetrievalModel, inputs: Inputs, folder: Path, progress: Progress | None = None
+    model: RetrievalModel, inputs: Inputs, folder: Path, progress: Progress | None = None, number: int = 0
 ) -> list[Path]:
     """Write vectors whose products are a teacher's cosines: float16 `texts.npy` [T, D], `clips.npy` [V, D].
 
     For models over experts the product has still to be divided by `mixture.npy` [T, E] times
     `available.npy` [V, E]: the weight of the experts that a clip has.
+    They lie in FOLDER/<number>-<teacher>.
     Raises DataError for a method whose scores are no products of vectors.
     """
-    folder = folder / named(0, model)
+    folder = folder / named(number, model)
     clips = inputs.encode_clips(model)
     count = len(inputs.pairs.captions)
     experts = isinstance(model, ExpertMethod)

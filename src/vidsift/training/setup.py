@@ -12,8 +12,8 @@ import torch
 from vidsift.datasets.pairs import PairSet
 from vidsift.errors import DataError, RecipeError
 from vidsift.experts.opening import Means, open_expert
+from vidsift.experts.store import Sources, open_sources, open_stores
 from vidsift.experts.store import describe as describe_expert
-from vidsift.experts.store import open_stores
 from vidsift.features.extract import extract_clips, extract_texts, store_name, tower_fingerprint
 from vidsift.features.inputs import Inputs
 from vidsift.features.rowstore import RowStore
@@ -37,13 +37,13 @@ Progress = Callable[[str, int, int], None]
 DEFAULT_EXPERTS = ("appearance", "frames")
 
 
-def build_model(recipe: Recipe, captions: Sequence[str] = ()) -> RetrievalModel:
+def build_model(recipe: Recipe, base: RetrievalModel, captions: Sequence[str] = ()) -> RetrievalModel:
     """The recipe's method over its backbone, the method's layers drawn from the seed.
 
+    base: what the recipe's backbone is loaded as; its weights become the model's.
     captions: of the training set, for a text encoder that is made of them.
     Raises RecipeError for a setting that the method does not have.
     """
-    base = load_model(recipe.backbone)
     if recipe.compact is not None:
         return _compact(recipe, base)
     backbone, tokenizer, settings = base.backbone, base.tokenizer, dict(recipe.method.settings)
@@ -123,16 +123,19 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
 
     Raises DataError for data or caches that cannot be used, RecipeError for an impossible recipe.
     """
-    geometry = load_model(recipe.backbone).preprocess.geometry
-    train, val = load_pairs(recipe, geometry)
-    model = build_model(recipe, train.captions).to(world.device)
+    base = load_model(recipe.backbone)
+    train, val = load_pairs(recipe, base.preprocess.geometry)
+    model = build_model(recipe, base, train.captions).to(world.device)
+    sources = open_sources(model)
     freeze(model, recipe.optimiser.lr)
     if world.leads:
         for pairs in (train, val):
-            open_inputs(recipe, model, pairs, progress)
+            open_inputs(recipe, model, pairs, progress, sources)
     world.wait()
     # A clip without any frame would be a negative of every text, and its captions have no positive.
-    seen, held = (open_inputs(recipe, model, pairs).without_empty() for pairs in (train, val))
+    seen, held = (
+        open_inputs(recipe, model, pairs, sources=sources).without_empty() for pairs in (train, val)
+    )
     seen = _chosen(seen, recipe)
     reference = None
     if recipe.objective.text_regression is not None:
@@ -180,13 +183,21 @@ def _chosen(train: Inputs, recipe: Recipe) -> Inputs:
 
 
 def open_inputs(
-    recipe: Recipe, model: RetrievalModel, pairs: PairSet, progress: Progress | None = None
+    recipe: Recipe,
+    model: RetrievalModel,
+    pairs: PairSet,
+    progress: Progress | None = None,
+    sources: Sources | None = None,
 ) -> Inputs:
-    """How a set reaches the model: through stores of what its frozen towers say, where they are frozen."""
+    """How a set reaches the model: through stores of what its frozen towers say, where they are frozen.
+
+    sources: the model's experts, if they are open already.
+    """
     clips: RowStore | None = None
     texts: RowStore | None = None
     on_bad = recipe.data.on_bad
-    experts = open_stores(model, pairs, recipe.features.folder, on_bad, progress)
+    sources = open_sources(model) if sources is None else sources
+    experts = open_stores(sources, pairs, recipe.features.folder, on_bad, progress)
     if model.sees_frames and recipe.features.cache and not recipe.optimiser.lr.vision:
         folder = store_name(recipe.features.folder, pairs, recipe.backbone, model, "vision")
         report = _titled(progress, f"clips of {pairs.name}")
@@ -263,7 +274,7 @@ def teacher_inputs(
     on_bad = recipe.data.on_bad
     # Stores hold whole sets; one of a part lies apart.
     folder = recipe.features.folder / ("" if inputs.whole else f"part-{inputs.pairs.clips.identity()[:8]}")
-    experts = open_stores(teacher, inputs.pairs, folder, on_bad, progress)
+    experts = open_stores(open_sources(teacher), inputs.pairs, folder, on_bad, progress)
     seen = inputs.pairs
     if teacher.sees_frames and (not student.sees_frames or _look(teacher) != _look(student)):
         seen = replace(seen, clips=seen.clips.view(*_look(teacher)))

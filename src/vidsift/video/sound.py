@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from vidsift.video.container import StrPath, open_video, say
 from vidsift.video.errors import VideoError
+
+log = logging.getLogger(__name__)
 
 RATE = 16_000
 Waveform = NDArray[np.float32]
@@ -17,7 +21,7 @@ def read_sound(path: StrPath, start: float, end: float, rate: int = RATE) -> Wav
     """The sound from `start` to `end` seconds, mono, float32 at `rate` a second, in -1..1.
 
     Returns None for a file without an audio track, or whose track has nothing in that span. Damage within
-    the track shortens what is returned. Raises VideoError for a file that cannot be opened.
+    the track shortens what is returned, and is logged. Raises VideoError for a file that cannot be opened.
     """
     with open_video(path) as (container, _):
         if not container.streams.audio or end <= start:
@@ -43,6 +47,7 @@ def read_sound(path: StrPath, start: float, end: float, rate: int = RATE) -> Wav
         except av.FFmpegError as error:
             if not pieces:
                 raise VideoError(path, f"its audio track cannot be decoded: {say(error)}") from error
+            log.warning("%s: its audio track breaks off: %s", path, say(error))
     if first is None or not pieces:
         return None
     sound = np.concatenate(pieces)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidsift.errors import ModelFormatError, ModelNotFoundError
 from vidsift.models.backbone import FAMILIES, Backbone
-from vidsift.models.loading import bundled_models, load_model, resolve
+from vidsift.models.loading import load_model, locate
 from vidsift.models.storage import CONFIG, read_json
 from vidsift.models.text import TextTokenizer
 from vidsift.models.text_encoders import hub, static
@@ -38,9 +38,7 @@ def load_text_encoder(
             vectors = static.read_vectors(Path(name.partition(":")[2]).expanduser(), wanted)
         model, tokenizer = static.make(vectors, max_words)
         return TextBackbone(model.eval(), pad_id=tokenizer.pad_id), tokenizer
-    folder = Path(name).expanduser()
-    if name in bundled_models() or not folder.is_dir():
-        folder = resolve(name)
+    folder = locate(name)
     model_type = _model_type(folder)
     if model_type is None or model_type in FAMILIES:
         dual = load_model(name)
