@@ -146,6 +146,11 @@ def test_judges_that_tell_nothing_are_not_believed(
         judge([make_recipe("meanp", steps=1, batch=4)], tmp_path, count=2)
 
 
+def test_judges_that_would_keep_nothing_are_refused(make_recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="take no caption for right"):
+        judge([make_recipe("meanp", steps=1, batch=4)], tmp_path, count=2, threshold=1 - 1e-12)
+
+
 def test_judges_of_different_data_are_refused(make_recipe: Make, tmp_path: Path) -> None:
     first, other = make_recipe("meanp"), make_recipe("meanp", data={"train_videos": 10})
     with pytest.raises(RecipeError, match="need the same data"):

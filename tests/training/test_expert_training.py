@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from vidsift.datasets.pairs import PairSet, story_pairs
-from vidsift.errors import DataError, RecipeError
+from vidsift.errors import DataError, ModelFormatError, RecipeError
+from vidsift.ingest import index_paths
 from vidsift.models import load_model
 from vidsift.training.distributed import World
 from vidsift.training.loop import train
@@ -61,6 +62,23 @@ def test_a_model_over_experts_is_trained_saved_and_asked(
     available = clips.extra["available"]
     assert available[:, 0].all()
     assert 0 < available[:, 1:].float().mean() < 1
+
+
+def test_experts_do_not_care_in_how_many_frames_the_student_sees(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = seeing(make_recipe, tmp_path)
+    prepare(recipe, World())
+    monkeypatch.setattr("vidsift.experts.audio.Audio.extract", lambda *_: pytest.fail("asked again"))
+    other = recipe.model_copy(update={"method": recipe.method.model_copy(update={"frames": 4})})
+    assert prepare(other, World()).model.frames_per_clip == 4
+
+
+def test_a_model_over_experts_cannot_be_indexed_and_says_so(make_recipe: Make, tmp_path: Path) -> None:
+    train(seeing(make_recipe, tmp_path), tmp_path / "run")
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(ModelFormatError, match="has no picture tower"):
+        index_paths([tmp_path / "videos"], tmp_path / "index", load_model(str(tmp_path / "run" / "model")))
 
 
 def test_experts_run_once(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from vidsift.experts.opening import Means, open_expert
 from vidsift.features.rowstore import Array, Rows, RowStore
 from vidsift.models import RetrievalModel
 from vidsift.models.experts import Expert, ExpertMethod
-from vidsift.video import VideoError
+from vidsift.video import Geometry, VideoError
 
 Progress = Callable[[str, int, int], None]
 _BLOCK = 16
@@ -47,7 +47,9 @@ def extract_expert(
     """
     shape = (source.tokens,) if source.tokens else ()
     arrays = {"feature": Array((*shape, source.dim), "f2"), "mask": Array(shape, "?")}
-    identity = {"expert": source.identity(pairs.clips), "data": pairs.clips.identity()}
+    # In how many frames the student would see the clips is no matter of the expert's.
+    seen = pairs.clips.view(1, Geometry(64))
+    identity = {"expert": source.identity(pairs.clips), "data": seen.identity()}
     store = RowStore(folder, len(pairs.clips), arrays, identity)
 
     def make(numbers: NDArray[np.int64]) -> Rows:

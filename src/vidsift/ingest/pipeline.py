@@ -155,9 +155,11 @@ class _ChosenModel:
     def spec(self) -> ModelSpec:
         """What a new index remembers; the name is one that `load_model` takes wherever that is known.
 
-        Raises ModelMismatchError for a model in legacy mode, which scores the padding that no index keeps.
+        Raises ModelMismatchError for a model in legacy mode, which scores the padding that no index keeps,
+        ModelFormatError for one that sees no pictures.
         """
         model = self.load()
+        _ = model.preprocess.geometry  # before a folder is made
         if getattr(model.config, "legacy", False):
             raise ModelMismatchError(
                 f"{self._name or model.name}: is in legacy mode, which counts padded frames as the official "

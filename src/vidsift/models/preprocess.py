@@ -32,7 +32,15 @@ class PreprocessSpec:
 
     @property
     def geometry(self) -> Geometry:
-        """The same size and mode as the video reader takes them."""
+        """The same size and mode as the video reader takes them.
+
+        Raises ModelFormatError for a model without a picture tower.
+        """
+        if not self.size:
+            raise ModelFormatError(
+                "this model has no picture tower: its clips are seen by experts, which train, teach and are "
+                "evaluated; index and search with a method that sees pictures (it may be the student)"
+            )
         return Geometry(size=self.size, mode=self.mode)
 
     def to_dict(self) -> dict[str, Any]:

@@ -118,6 +118,11 @@ def judge(
         clean, _ = load_pairs(_without_noise(first), geometry)
         truth = corrupt(clean, first.data.corrupt, first.seed)[1][rows]
     log_odds = np.log(threshold / (1 - threshold)) - np.log((1 - noise) / max(noise, 1e-9))
+    if not (posterior >= threshold).any():
+        raise DataError(
+            f"{first.name}: these judges take no caption for right with a probability of {threshold:g}; "
+            "train them longer (steps), or lower the threshold"
+        )
     return Judgement(
         whole,
         score,
