@@ -18,6 +18,7 @@ def plot_scan(points: Sequence[ScanPoint], target: float, path: Path) -> None:
     for point in points:
         place = (point.milliseconds, point.recall)
         axes.annotate(f"{point.picked:,}", place, (4, -10), textcoords="offset points")
+    axes.margins(0.12)  # room for the numbers
     axes.axhline(target, color="0.5", linestyle=":", label=f"target {target:g}")
     axes.set_xlabel("ms per query")
     axes.set_ylabel("recall of the exact best 100")
