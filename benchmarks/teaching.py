@@ -2,7 +2,8 @@
 
 Every row is a recipe of recipes/storyboard with a few settings over it, trained once per seed with the same
 budget, and chosen on validation. A seed's students learn from the teachers of the same seed. All that was
-measured of a run lies beside it (`result.json`), so that an interrupted program goes on where it stopped.
+measured of a run is kept under reports/teaching_runs, so that a program that was interrupted goes on,
+on another machine, too. Models are not kept: a teacher whose model is missing is trained again.
 Writes reports/teaching.json, .md and .png.
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "reports" / "teaching_runs"
 CANDIDATES = (10, 25, 50, 100)
 
 
@@ -86,12 +88,13 @@ class Bench:
     """Where runs lie, how long they are, and how large the world is."""
 
     work: Path
+    results: Path
     steps: int
     videos: int | None = None
     threads: int = 1
 
     def folder(self, row: str, seed: int) -> Path:
-        return self.work / f"{row.replace(', ', '-').replace(' ', '-')}-{seed}"
+        return self.work / _file_name(row, seed)
 
     def recipe(self, row: Row, seed: int) -> Any:
         """The row's recipe, resolved."""
@@ -109,13 +112,32 @@ class Bench:
 
     def result(self, row: str, seed: int) -> dict[str, Any] | None:
         """What was measured, if it was measured of the recipe as it is now."""
-        path = self.folder(row, seed) / "result.json"
+        path = self.result_file(row, seed)
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text())
         recipe = self.recipe(by_name(row), seed).model_dump(mode="json")
-        # What a run is called decides nothing.
-        return found if found["recipe"] | {"name": ""} == recipe | {"name": ""} else None
+        return found if found["recipe"] == _decisive(recipe) else None
+
+    def result_file(self, row: str, seed: int) -> Path:
+        return self.results / f"{_file_name(row, seed)}.json"
+
+    def lacks(self, row: str, seed: int) -> bool:
+        """Whether a teacher's model is not at hand."""
+        return not (self.folder(row, seed) / "model").is_dir()
+
+
+def _file_name(row: str, seed: int) -> str:
+    return f"{row.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def _decisive(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without what decides nothing: what the run is called, and where its folders are."""
+    kept = recipe | {"name": "", "features": recipe["features"] | {"folder": ""}}
+    if recipe["teachers"]:
+        models = [Path(model).parent.name for model in recipe["teachers"]["models"]]
+        kept["teachers"] = recipe["teachers"] | {"cache": "", "models": models}
+    return kept
 
 
 def work_on(bench: Bench, task: Task) -> str:
@@ -133,7 +155,8 @@ def work_on(bench: Bench, task: Task) -> str:
         prepare(bench.recipe(taught, task.seed), World())
         return f"{row.name} {task.seed}: wrote down what it says in {time.perf_counter() - began:.0f} s"
     result = train_and_measure(bench, row, task.seed)
-    path = bench.folder(row.name, task.seed) / "result.json"
+    path = bench.result_file(row.name, task.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result) + "\n")
     test = result["test"]["t2v"]
     return (
@@ -161,7 +184,7 @@ def train_and_measure(bench: Bench, row: Row, seed: int) -> dict[str, Any]:
     return {
         "row": row.name,
         "seed": seed,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": _decisive(recipe.model_dump(mode="json")),
         "parameters": sum(p.numel() for p in model.parameters()),
         "validation": final,
         "curve": curve(folder / "metrics.jsonl"),
@@ -237,19 +260,18 @@ def cost(model: Any, seen: Any, queries: int = 20) -> dict[str, float]:
 
 def run_all(bench: Bench, rows: Iterable[Row], seeds: Iterable[int], jobs: int) -> None:
     """Do what is missing: first rows without teachers, then the teachers' words, then the taught rows."""
-    chosen, seeds = list(rows), list(seeds)
-    plain = [Task(r.name, s) for s in seeds for r in chosen if not r.teachers]
-    teachers = {name for r in chosen for name in r.teachers}
-    plain += [Task(n, s) for s in seeds for n in sorted(teachers) if Task(n, s) not in plain]
-    distil = [Task(n, s, True) for s in seeds for n in sorted(teachers)]
-    taught = [Task(r.name, s) for s in seeds for r in chosen if r.teachers]
+    chosen = list(rows)
+    missing = [Task(r.name, s) for s in seeds for r in chosen if bench.result(r.name, s) is None]
+    taught = [task for task in missing if by_name(task.row).teachers]
+    distil = sorted({Task(n, t.seed, True) for t in taught for n in by_name(t.row).teachers}, key=str)
+    untrained = [Task(t.row, t.seed) for t in distil if bench.lacks(t.row, t.seed)]
+    plain = untrained + [t for t in missing if t not in taught and t not in untrained]
     context = multiprocessing.get_context("spawn")
     for tasks in (plain, distil, taught):
-        missing = [t for t in tasks if t.distils or bench.result(t.row, t.seed) is None]
         with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = [pool.submit(work_on, bench, task) for task in missing]
+            futures = [pool.submit(work_on, bench, task) for task in tasks]
             for done, future in enumerate(as_completed(futures), 1):
-                say(f"[{done}/{len(missing)}] {future.result()}")
+                say(f"[{done}/{len(tasks)}] {future.result()}")
 
 
 def say(text: str) -> None:
@@ -261,6 +283,7 @@ def main() -> None:
     """Run what is missing and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "teaching", help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of what was measured")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300, help="steps of every run")
     parser.add_argument("--videos", type=int, help="training videos, for a quick look")
@@ -268,7 +291,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", help="only these; then nothing is written")
     parser.add_argument("--report", action="store_true", help="only write the report of what there is")
     chosen = parser.parse_args()
-    bench = Bench(chosen.work.resolve(), chosen.steps, chosen.videos)
+    bench = Bench(chosen.work.resolve(), chosen.results.resolve(), chosen.steps, chosen.videos)
     rows = [by_name(name) for name in chosen.rows] if chosen.rows else list(ROWS)
     if not chosen.report:
         run_all(bench, rows, range(chosen.seeds), chosen.jobs)
