@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import vidsift
-from vidsift.cli import converting, data, evaluating, indexing, searching, training, worlds
+from vidsift.cli import converting, data, evaluating, exporting, indexing, searching, training, worlds
 from vidsift.cli.output import BROKE_OFF, DONE, WRONG_USE, ReaderGone, complain
 from vidsift.errors import QueryError, RecipeError, VidsiftError
 from vidsift.video.errors import VideoError
@@ -59,6 +59,7 @@ app.command("eval")(evaluating.evaluate)
 app.command("compare")(evaluating.compare)
 app.command("models")(searching.models)
 app.command("convert")(converting.convert)
+app.command()(exporting.export)
 
 
 def run() -> None:

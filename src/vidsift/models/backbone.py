@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vidsift.errors import ModelFormatError
 from vidsift.models.preprocess import CLIP_MEAN, CLIP_STD, HALF, PreprocessSpec
+
+if TYPE_CHECKING:
+    from vidsift.models.compiled import CompiledTowers
 
 # transformers' model_type -> module and class prefix. Imported one by one: importing all costs seconds.
 FAMILIES = {
@@ -51,6 +54,7 @@ class Backbone(nn.Module):
     def __init__(self, model: nn.Module, preprocess: PreprocessSpec | None = None, pad_id: int | None = None):
         super().__init__()
         self.model: Any = model
+        self.compiled: CompiledTowers | None = None
         self.preprocess = preprocess or self.default_preprocess()
         self.pad_id = int(self.config.text_config.pad_token_id or 0) if pad_id is None else pad_id
         scale = torch.tensor(self.preprocess.std).mul(255.0).reciprocal().view(1, 3, 1, 1)
@@ -76,6 +80,11 @@ class Backbone(nn.Module):
     def width(self) -> int:
         """D, the width of the joint space."""
         raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pixel_scale.device
 
     @property
     def image_size(self) -> int:
@@ -138,6 +147,13 @@ class Backbone(nn.Module):
             grid = size // int(self.config.vision_config.patch_size)
             none = self.pixel_scale.new_zeros(0, grid * grid, self.width)
             return FrameVectors(self.pixel_scale.new_zeros(0, self.width), none if patches else None)
+        fast = self.compiled
+        if fast is not None and frames.dtype == torch.uint8 and fast.serves(self.device, patches):
+            return fast.encode_frames(frames, patches)
+        return self.encode_frames_by_torch(frames, patches)
+
+    def encode_frames_by_torch(self, frames: Tensor, patches: bool) -> FrameVectors:
+        """`encode_frames` by torch, whatever else is at hand."""
         return self._encode_pixels(self.normalise(frames), patches)
 
     def _encode_pixels(self, pixels: Tensor, patches: bool) -> FrameVectors:
@@ -147,6 +163,12 @@ class Backbone(nn.Module):
 
     def encode_tokens(self, ids: Tensor, mask: Tensor) -> TextVectors:
         """Encode texts.  ids: [T, W] int64, padded on the right.  mask: [T, W] bool, True on real tokens."""
+        if self.compiled is not None and self.compiled.serves(self.device, False):
+            return self.compiled.encode_tokens(ids, mask)
+        return self.encode_tokens_by_torch(ids, mask)
+
+    def encode_tokens_by_torch(self, ids: Tensor, mask: Tensor) -> TextVectors:
+        """`encode_tokens` by torch, whatever else is at hand."""
         raise NotImplementedError
 
 
@@ -171,7 +193,7 @@ class ClipBackbone(Backbone):
         tokens = tower.post_layernorm(out.last_hidden_state[:, 1:])
         return FrameVectors(frames, self.model.visual_projection(tokens))
 
-    def encode_tokens(self, ids: Tensor, mask: Tensor) -> TextVectors:
+    def encode_tokens_by_torch(self, ids: Tensor, mask: Tensor) -> TextVectors:
         # The tower finds EOS by looking at ids, so nothing behind the mask may look like one.
         ids = ids.masked_fill(~mask, self.pad_id)
         out = self.model.text_model(input_ids=ids)
@@ -219,7 +241,7 @@ class SiglipBackbone(Backbone):
         pooled: Tensor = x + head.mlp(head.layernorm(x))
         return pooled
 
-    def encode_tokens(self, ids: Tensor, mask: Tensor) -> TextVectors:
+    def encode_tokens_by_torch(self, ids: Tensor, mask: Tensor) -> TextVectors:
         given, full = ids.shape[1], self.max_words
         ids = ids.masked_fill(~mask, self.pad_id)
         if given < full:

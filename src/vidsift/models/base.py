@@ -99,7 +99,7 @@ class RetrievalModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are; inputs are moved there."""
-        return self.backbone.pixel_scale.device
+        return self.backbone.device
 
     # -- the four functions of a method ----------------------------------------------------------------
 
@@ -288,8 +288,12 @@ class RetrievalModel(nn.Module):
                 ("vision", self.backbone.config.vision_config),
             )
         }
+        compiled = self.backbone.compiled
+        # In fp32 a compiled tower gives what torch gives.
+        precision = "fp32" if compiled is None else compiled.settings.precision
         return {
             "method": self.method,
+            **({} if precision == "fp32" else {"precision": precision}),
             "method_config": asdict(self.config),
             "frames_per_clip": self.frames_per_clip,
             "max_words": self.max_words,

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from vidsift.errors import ModelFormatError
 from vidsift.models.backbone import Backbone, ClipBackbone, build_backbone, hf_classes
 from vidsift.models.base import RetrievalModel, SearchWeights
+from vidsift.models.compiled import open_compiled
 from vidsift.models.preprocess import PreprocessSpec, read_preprocess
 from vidsift.models.registry import DEFAULT_METHOD, create_model
 from vidsift.models.text import Cleaning, TextTokenizer
@@ -80,6 +81,7 @@ def read_model(folder: Path) -> RetrievalModel:
     else:
         raise ModelFormatError(f"{folder / CONFIG}: neither a vidsift model nor a Hugging Face one")
     model.name = folder.resolve().name
+    model.backbone.compiled = open_compiled(folder, model.width)
     return model.eval()
 
 
