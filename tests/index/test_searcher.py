@@ -14,7 +14,8 @@ import pytest
 
 from vidsift.errors import ModelMismatchError, QueryError
 from vidsift.index import Index
-from vidsift.index.derived import FOLDER, clean_derived
+from vidsift.index.building import clean_derived
+from vidsift.index.derived import FOLDER
 from vidsift.index.rerank import rerank
 
 FP16 = 5e-4

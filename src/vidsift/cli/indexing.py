@@ -1,4 +1,4 @@
-"""`vidsift index`, `info` and `remove`."""
+"""`vidsift index`, `info`, `tune`, `compact` and `remove`."""
 
 from __future__ import annotations
 
@@ -147,6 +147,22 @@ def tune(
     rows = [(f"{p.picked:,}", f"{p.recall:.3f}", f"{p.milliseconds:.2f}") for p in points]
     show_table(("picked", "recall@100", "ms"), rows)
     say(f"{opened.config.picked:,} clips are picked from now on")
+
+
+def compact(index: IndexFolder, as_json: AsJson = False) -> None:
+    """Put an index in order after many small commits: fewer pieces, no space for what was removed."""
+    from dataclasses import asdict
+
+    from vidsift.index import compact_index
+
+    done = compact_index(index)
+    if as_json:
+        say_json(asdict(done))
+        return
+    before, after = (size(count) for count in done.bytes)
+    say(
+        f"{index}: {done.clips} clips, {before} -> {after}, {done.fragments[0]} -> {done.fragments[1]} pieces"
+    )
 
 
 def remove(

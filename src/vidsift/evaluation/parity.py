@@ -147,7 +147,7 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> npt.NDArray[np.float64]:
 
 
 def _time(calls: Sequence[Callable[[], object]]) -> float:
-    spent = []
+    spent: list[float] = []
     for _ in range(2):  # the first round makes what is made once for every length of text
         spent = []
         for call in calls:

@@ -3,5 +3,6 @@
 from vidsift.index.filters import Filter
 from vidsift.index.searcher import Index
 from vidsift.index.types import Hit, Moment, SearchResult
+from vidsift.index.upkeep import Compaction, compact_index
 
-__all__ = ["Filter", "Hit", "Index", "Moment", "SearchResult"]
+__all__ = ["Compaction", "Filter", "Hit", "Index", "Moment", "SearchResult", "compact_index"]

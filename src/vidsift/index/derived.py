@@ -1,55 +1,54 @@
-"""The arrays that search reads: a copy of the table's vectors, laid out for scanning and for reranking."""
+"""The arrays that search reads: a copy of the table's vectors, laid out for scanning and for reranking.
+
+`vidsift.index.building` makes them; here they are opened.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import mmap
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.errors import IndexStateError
-from vidsift.index.scan import Scan, build_codes, new_exact
+from vidsift.index.rerank import announce_rows
+from vidsift.index.scan import Scan
 from vidsift.index.types import Floats
-
-if TYPE_CHECKING:
-    from vidsift.index.store import Store
 
 log = logging.getLogger(__name__)
 
 FOLDER = "derived"
-LAYOUT = 1
-_MANIFEST = "manifest.json"
-_SCAN = "scan.faiss"
-_CODES = "codes.faiss"
-_FRAMES = "frames.i8"
-_UNFINISHED = ".tmp"
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
+LAYOUT = 2
+MANIFEST = "manifest.json"
+SCAN = "scan.faiss"
+CODES = "codes.faiss"
+FRAMES = "frames.i8"
+ARRAYS = ("slots", "scales", "times", "counts", "spans", "file_of", "clip_ids")
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class Derived:
     """Everything a search needs of N clips in M files, row i of every array being the same clip.
 
-    scan: over the coarse vectors.
-    frames: [N, F, D] int8, memory-mapped.  scales: [N, F].  counts: [N].  times: [N, F] seconds.
-    spans: [N, 2] seconds.  file_of: [N] row of `paths`.  clip_ids: [N] bytes.
+    scan: over the coarse vectors.  trained: clips that its codes were learnt among; 0 without codes.
+    slots: [N] place of a clip in `frames` [S, F, D] int8, memory-mapped: new clips are appended there, and
+    what was removed stays until the index is compacted.
+    scales: [N, F].  counts: [N].  times: [N, F] seconds.  spans: [N, 2] seconds.  file_of: [N] row of
+    `paths`.  clip_ids: [N] bytes.
     """
 
     version: int
     scan: Scan
+    trained: int
     frames: npt.NDArray[np.int8]
     memory: mmap.mmap | None
+    slots: npt.NDArray[np.int64]
     scales: Floats
     counts: npt.NDArray[np.int32]
     times: npt.NDArray[np.float64]
@@ -61,6 +60,14 @@ class Derived:
 
     def __len__(self) -> int:
         return len(self.file_of)
+
+    def frames_of(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int8]:
+        """The frame vectors of some clips, [K, F, D]; cold pages of all of them are asked for at once."""
+        slots = self.slots[rows]
+        if self.memory is not None:
+            announce_rows(self.memory, 0, self.frames.shape[1] * self.frames.shape[2], slots)
+        found: npt.NDArray[np.int8] = self.frames[slots]
+        return found
 
 
 class _Texts:
@@ -84,198 +91,51 @@ def open_derived(folder: str, index_id: str, version: int | None) -> Derived | N
         return None
     path = os.path.join(folder, FOLDER, str(version))
     try:
-        return _load(path, index_id)
+        return load_derived(path, index_id)
     except FileNotFoundError:
         return None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         log.warning("%s: derived arrays are damaged and will be rebuilt (%s)", path, error)
         return None
 
 
-def build_derived(folder: str, index_id: str, store: Store) -> Derived:
-    """Build the arrays of the version that `store` sees, and put them in place in one step.
-
-    Readers of older arrays keep theirs (mapped files live on after removal). Where the index folder
-    cannot be written, the arrays go to a temporary folder and live as long as they are open.
-    """
+def open_newest(folder: str, index_id: str) -> Derived | None:
+    """Open the arrays of the newest version that has whole ones; None when none has."""
     parent = os.path.join(folder, FOLDER)
-    final = os.path.join(parent, str(store.version))
-    try:
-        os.makedirs(parent, exist_ok=True)
-        working, held = _working_folder(parent)
-    except OSError as error:
-        log.warning("%s: not writable (%s), search arrays are built for this process only", parent, error)
-        with tempfile.TemporaryDirectory(prefix="vidsift-derived-") as temporary:
-            _write(temporary, index_id, store)
-            return _load(temporary, index_id)
-    try:
-        _write(working, index_id, store)
-        built = _load(working, index_id)
-        _put_in_place(working, final, index_id)
-    finally:
-        os.close(held)
-        shutil.rmtree(working, ignore_errors=True)
-    return built
+    names = os.listdir(parent) if os.path.isdir(parent) else []
+    for version in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+        arrays = open_derived(folder, index_id, version)
+        if arrays is not None:
+            return arrays
+    return None
 
 
-def clean_derived(folder: str, version: int) -> None:
-    """Remove arrays of other versions and what killed builds left; call it under the writer's lock."""
-    parent = os.path.join(folder, FOLDER)
-    for name in os.listdir(parent) if os.path.isdir(parent) else []:
-        path = os.path.join(parent, name)
-        with suppress(OSError):
-            if name.endswith(_UNFINISHED):
-                with _locked(path):
-                    shutil.rmtree(path, ignore_errors=True)
-            elif name != str(version):
-                _remove_at_once(path, parent)
-
-
-def _working_folder(parent: str) -> tuple[str, int]:
-    """A new folder to build in and the handle that keeps it locked until it is closed.
-
-    The lock tells whoever cleans up that the folder is not what a kill left. It must be held until the
-    arrays are in place; a cleaner that came before the lock has the folder, and another is made.
-    """
-    while True:
-        working = tempfile.mkdtemp(suffix=_UNFINISHED, dir=parent)
-        try:
-            handle = _lock(working)
-        except (FileNotFoundError, BlockingIOError):
-            continue
-        if os.path.exists(working):
-            return working, handle
-        os.close(handle)
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold the folder's kernel lock; OSError when another process (that lives) does."""
-    handle = _lock(path)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(path: str) -> int:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _put_in_place(working: str, final: str, index_id: str) -> None:
-    """Give `working` its final name; leave it where it is when equal arrays are there already."""
-    for _ in range(3):
-        try:
-            os.rename(working, final)
-            return
-        except OSError:
-            # Somebody was there first: another reader built the same arrays, or damaged ones lie there.
-            try:
-                _load(final, index_id)
-                return
-            except _DAMAGE:
-                # Whoever holds damaged or outdated arrays may have removed them between two of these lines.
-                with suppress(FileNotFoundError):
-                    _remove_at_once(final, os.path.dirname(final))
-    raise IndexStateError(f"{final}: the search arrays cannot be put in place; delete that folder")
-
-
-def _remove_at_once(path: str, parent: str) -> None:
-    """Remove a folder so that no reader ever sees half of it under its name."""
-    aside = tempfile.mkdtemp(suffix=_UNFINISHED, dir=parent)
-    try:
-        os.rename(path, aside)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write(path: str, index_id: str, store: Store) -> None:
-    from vidsift.index.store import fixed_list, restore_path  # imports LanceDB, which search must not
-
-    schema = store.schema
-    width = schema.field("coarse").type.list_size
-    frames = schema.field("scales").type.list_size
-    scan = new_exact(width)
-    columns: dict[str, list[npt.NDArray[Any]]] = {
-        name: [] for name in ("scales", "times", "counts", "spans", "file_of", "clip_ids")
-    }
-    files: dict[str, int] = {}
-    metadata: list[bytes] = []
-    with open(os.path.join(path, _FRAMES), "wb") as out:
-        names = ["file_id", "path", "path_bytes", "clip_id", "start", "end", "coarse", "frames", "scales"]
-        for batch in store.clip_batches([*names, "times", "count", "metadata"]):
-            scan.add(np.ascontiguousarray(fixed_list(batch, "coarse", width)))
-            out.write(np.ascontiguousarray(fixed_list(batch, "frames", frames * width)).tobytes())
-            columns["scales"].append(fixed_list(batch, "scales", frames))
-            columns["times"].append(fixed_list(batch, "times", frames))
-            columns["counts"].append(batch.column("count").to_numpy())
-            ends = [batch.column("start").to_numpy(), batch.column("end").to_numpy()]
-            columns["spans"].append(np.stack(ends, axis=1))
-            columns["clip_ids"].append(np.array(batch.column("clip_id").to_pylist(), dtype="S32"))
-            metadata.extend(text.encode() for text in batch.column("metadata").to_pylist())
-            raw = zip(batch.column("path").to_pylist(), batch.column("path_bytes").to_pylist(), strict=True)
-            rows = [files.setdefault(restore_path(text, exact), len(files)) for text, exact in raw]
-            columns["file_of"].append(np.array(rows, dtype=np.int32))
-    empty: dict[str, npt.NDArray[Any]] = {
-        "scales": np.zeros((0, frames), np.float32),
-        "times": np.zeros((0, frames), np.float64),
-        "counts": np.zeros(0, np.int32),
-        "spans": np.zeros((0, 2), np.float64),
-        "clip_ids": np.zeros(0, "S32"),
-        "file_of": np.zeros(0, np.int32),
-    }
-    for name, parts in columns.items():
-        np.save(os.path.join(path, f"{name}.npy"), np.concatenate([empty[name], *parts]))
-    _write_texts(path, "paths", [os.fsencode(name) for name in files])
-    _write_texts(path, "metadata", metadata)
-    faiss.write_index(scan, os.path.join(path, _SCAN))
-    codes = build_codes(scan)
-    if codes is not None:
-        faiss.write_index(codes, os.path.join(path, _CODES))
-    manifest = {
-        "layout": LAYOUT,
-        "index": index_id,
-        "version": store.version,
-        "clips": scan.ntotal,
-        "files": len(files),
-        "width": width,
-        "frames": frames,
-        "scan": Scan(scan, codes).kind,
-    }
-    with open(os.path.join(path, _MANIFEST), "w", encoding="utf-8") as file:
-        json.dump(manifest, file)
-
-
-def _load(path: str, index_id: str) -> Derived:
-    with open(os.path.join(path, _MANIFEST), encoding="utf-8") as file:
+def load_derived(path: str, index_id: str) -> Derived:
+    """Open the arrays in one folder; whatever is wrong with them is raised, one of DAMAGE."""
+    with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
         manifest = cast(dict[str, Any], json.load(file))
     if manifest["layout"] != LAYOUT or manifest["index"] != index_id:
         raise ValueError("written by another version of vidsift or for another index")
     clips, frames, width = manifest["clips"], manifest["frames"], manifest["width"]
-    arrays = {
-        name: _map_array(os.path.join(path, f"{name}.npy"))
-        for name in ("scales", "times", "counts", "spans", "file_of", "clip_ids")
-    }
-    scan = faiss.read_index(os.path.join(path, _SCAN))
+    arrays = {name: _map_array(os.path.join(path, f"{name}.npy")) for name in ARRAYS}
+    # Mapped: opened at once, and shared by all processes that search.
+    scan = faiss.read_index(os.path.join(path, SCAN), faiss.IO_FLAG_MMAP_IFC)
     codes = None
-    if manifest.get("scan") == "compressed":
-        codes = faiss.read_index(os.path.join(path, _CODES))
+    if manifest["scan"] == "compressed":
+        codes = faiss.read_index(os.path.join(path, CODES))
         if codes.ntotal != scan.ntotal:
             raise ValueError("the codes are not those of the scan")
-    memory, mapped = _map_frames(os.path.join(path, _FRAMES), (clips, frames, width))
+    memory, mapped = _map_frames(os.path.join(path, FRAMES), (manifest["slots"], frames, width))
     paths, metadata = _read_texts(path, "paths"), _read_texts(path, "metadata")
     lengths = {len(array) for array in arrays.values()} | {len(metadata), scan.ntotal}
     if lengths != {clips} or len(paths) != manifest["files"] or scan.d != width:
         raise ValueError("its parts do not belong together")
+    if clips and not 0 <= int(arrays["slots"].min()) <= int(arrays["slots"].max()) < manifest["slots"]:
+        raise ValueError("frames are missing")
     return Derived(
         version=manifest["version"],
         scan=Scan(scan, codes),
+        trained=manifest["trained"],
         frames=mapped,
         memory=memory,
         paths=paths,
@@ -290,19 +150,22 @@ def _map_array(path: str) -> npt.NDArray[Any]:
 
 
 def _map_frames(path: str, shape: tuple[int, int, int]) -> tuple[mmap.mmap | None, npt.NDArray[np.int8]]:
+    wanted = shape[0] * shape[1] * shape[2]
     with open(path, "rb") as file:
+        # It may go on behind what this version knows: later versions append to the same file.
         size = os.fstat(file.fileno()).st_size
-        if size != shape[0] * shape[1] * shape[2]:
-            raise ValueError(f"{_FRAMES} has {size} bytes, not those of {shape}")
-        if size == 0:
+        if size < wanted:
+            raise ValueError(f"{FRAMES} has {size} bytes, not the {wanted} of {shape}")
+        if wanted == 0:
             return None, np.zeros(shape, np.int8)
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        memory = mmap.mmap(file.fileno(), wanted, access=mmap.ACCESS_READ)
     # The short list is scattered over the file: the kernel's read-ahead would fetch what nobody wants.
     memory.madvise(mmap.MADV_RANDOM)
     return memory, np.frombuffer(memory, np.int8).reshape(shape)
 
 
-def _write_texts(path: str, name: str, texts: list[bytes]) -> None:
+def write_texts(path: str, name: str, texts: list[bytes]) -> None:
+    """Write byte strings as `load_derived` reads them."""
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
     np.save(os.path.join(path, f"{name}_ends.npy"), ends)
     np.save(os.path.join(path, f"{name}.npy"), np.frombuffer(b"".join(texts), np.uint8))

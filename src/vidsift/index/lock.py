@@ -13,6 +13,36 @@ from vidsift.errors import IndexStateError
 LOCK_NAME = "writer.lock"
 
 
+def being_written(folder: str) -> bool:
+    """Whether a process holds the index's writer lock now."""
+    try:
+        handle = os.open(os.path.join(folder, LOCK_NAME), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Without a holder's name nobody holds it, and asking would be in the way of one who is about to.
+        if os.fstat(handle).st_size:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _take(handle: int) -> None:
+    """The exclusive lock; OSError when another writer has it. Asked for again for a moment: where a
+    writer was killed, a reader that looks (`being_written`) is in the way for microseconds."""
+    for last in (False, False, False, True):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if last:
+                raise
+            time.sleep(0.02)
+
+
 class WriterLock:
     """Hold `DIR/writer.lock` while writing; readers never look at it.
 
@@ -31,7 +61,7 @@ class WriterLock:
         except OSError as error:
             raise IndexStateError(f"{self.folder}: the index cannot be written ({error.strerror})") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(handle)
         except OSError as error:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
             os.close(handle)

@@ -101,10 +101,15 @@ def build_codes(exact: Any, from_clips: int | None = None) -> Any | None:
     codes: Any = faiss.IndexPQFastScan(width, width // _PER_CODE, 4, faiss.METRIC_INNER_PRODUCT)
     sample = np.random.default_rng(0).permutation(count)[:_SAMPLE]
     codes.train(exact.reconstruct_batch(np.sort(sample)))
-    step = 65_536
-    for start in range(0, count, step):
-        codes.add(exact.reconstruct_n(start, min(step, count - start)))
+    encode_rows(codes, exact, 0)
     return codes
+
+
+def encode_rows(codes: Any, exact: Any, first: int) -> None:
+    """Add the rows of an exact scan from `first` on to codes that have been learnt."""
+    count, step = int(exact.ntotal), 65_536
+    for start in range(first, count, step):
+        codes.add(exact.reconstruct_n(start, min(step, count - start)))
 
 
 @dataclass(frozen=True)

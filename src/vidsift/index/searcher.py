@@ -7,7 +7,6 @@ import os
 import time
 import weakref
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,14 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.errors import IndexStateError, QueryError
+from vidsift.index.building import build_derived, clean_derived
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
-from vidsift.index.derived import Derived, build_derived, clean_derived, open_derived
+from vidsift.index.derived import Derived, open_derived, open_newest
 from vidsift.index.filters import Filter
-from vidsift.index.lock import WriterLock
+from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.moments import find_moment
-from vidsift.index.rerank import RerankWeights, announce_rows, rerank
+from vidsift.index.rerank import RerankWeights, rerank
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
 from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
+from vidsift.index.upkeep import bytes_below
 from vidsift.index.versions import TABLE, table_version
 from vidsift.video import SegmentConfig
 
@@ -87,7 +88,11 @@ class Index:
         if same and table_version(self.folder) == self._arrays.version:
             self.config = config
             return False
-        self._arrays, self.config = _open_arrays(self.folder, config), config
+        arrays = _open_arrays(self.folder, config)
+        if same and arrays.version == self._arrays.version:
+            self.config = config
+            return False
+        self._arrays, self.config = arrays, config
         self._checked.clear()
         self._checked_rerankers.clear()
         return True
@@ -127,7 +132,7 @@ class Index:
             "version": self.version,
             "scan": self._arrays.scan.kind,
             "picked": self._picked(),
-            "bytes": _bytes_below(self.folder),
+            "bytes": bytes_below(self.folder),
         }
 
     def thumbnail(self, clip_id: str) -> bytes:
@@ -150,7 +155,7 @@ class Index:
         rng = np.random.default_rng(0)
         rows = np.sort(rng.permutation(len(arrays))[:queries])
         frame = rng.integers(0, np.maximum(arrays.counts[rows], 1))
-        vectors = arrays.frames[rows, frame].astype(np.float32)
+        vectors = arrays.frames[arrays.slots[rows], frame].astype(np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         points = measure_scan(arrays.scan, (vectors / norms)[norms[:, 0] > 0])
         enough = [point.picked for point in points if point.recall >= target]
@@ -208,13 +213,10 @@ class Index:
         by_video, picked = group_by == "video", self.config.picked
         rows, coarse = _recall(arrays, sentence, k, candidates, by_video, allowed, picked)
         recalled = time.perf_counter()
-        if arrays.memory is not None:
-            row_bytes = arrays.frames.shape[1] * arrays.frames.shape[2]
-            announce_rows(arrays.memory, 0, row_bytes, rows)
         counts = arrays.counts[rows]
         if reranker is None:
             fine, relevance = rerank(
-                sentence, arrays.frames[rows], arrays.scales[rows], counts, weights.temperature
+                sentence, arrays.frames_of(rows), arrays.scales[rows], counts, weights.temperature
             )
             scores = weights.coarse_weight * coarse + weights.fine_weight * fine
         else:
@@ -269,7 +271,7 @@ class Index:
             parts = self._store().parts(ids)
         coarse = arrays.scan.vectors(rows)
         return rescore(
-            reranker, query, coarse, arrays.frames[rows], arrays.scales[rows], arrays.counts[rows], parts
+            reranker, query, coarse, arrays.frames_of(rows), arrays.scales[rows], arrays.counts[rows], parts
         )
 
     def _encode(self, query: str | npt.ArrayLike, model: QueryEncoder | None) -> tuple[str, Floats]:
@@ -409,19 +411,16 @@ def create_files(
 def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
     """Build the arrays of the table as it is now, unless they are there, and remove older ones (a writer's
     last act)."""
-    if open_derived(folder, config.index_id, store.version) is None:
-        build_derived(folder, config.index_id, store)
+    build_derived(folder, config.index_id, store)
     clean_derived(folder, store.version)
 
 
 def _open_arrays(folder: str, config: IndexConfig) -> Derived:
     arrays = open_derived(folder, config.index_id, table_version(folder))
-    if arrays is None:
-        store = _open_store(folder, config)
-        # Looked for again: a writer may have moved on between the two glances at the version.
-        arrays = open_derived(folder, config.index_id, store.version)
-        arrays = arrays or build_derived(folder, config.index_id, store)
-    return arrays
+    if arrays is None and being_written(folder):
+        # The writer makes the next arrays itself, every now and then: readers need not wait for them.
+        arrays = open_newest(folder, config.index_id)
+    return arrays or build_derived(folder, config.index_id, _open_store(folder, config))
 
 
 def _open_store(folder: str, config: IndexConfig) -> Store:
@@ -434,12 +433,3 @@ def _thumbnail(folder: str, fingerprint: str, clip_id: str) -> bytes:
     from vidsift.index.store import Store
 
     return Store.open(folder, fingerprint).thumbnail(clip_id)
-
-
-def _bytes_below(folder: str) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # a writer may be tidying up
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total

@@ -182,6 +182,20 @@ class Store:
             query = self._table.search().where("status != 'failed'").select(list(columns))
             yield from query.to_batches()
 
+    def clips_named(
+        self, clip_ids: npt.NDArray[np.bytes_], columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of clips (`clip_id` is among `columns`), in the order of their ids; of several rows with
+        the same id, whose vectors are the same, any one stands for all. KeyError for an unknown id."""
+        for begin in range(0, len(clip_ids), CHUNK_CLIPS):
+            wanted = [name.decode() for name in clip_ids[begin : begin + CHUNK_CLIPS].tolist()]
+            listed = ", ".join(_quote(clip_id) for clip_id in sorted(set(wanted)))
+            with _trouble(self.folder):
+                query = self._table.search().where(f"clip_id IN ({listed})").select(list(columns))
+                found = query.to_arrow().combine_chunks()
+            at = {clip_id: row for row, clip_id in enumerate(found.column("clip_id").to_pylist())}
+            yield from found.take([at[clip_id] for clip_id in wanted]).combine_chunks().to_batches()
+
     def thumbnail(self, clip_id: str) -> bytes:
         """The JPEG of a clip; KeyError when the table (any more) has no such clip."""
         with _trouble(self.folder):
@@ -237,7 +251,17 @@ class Store:
         """Compact the table when many small fragments have gathered, and forget versions long unused."""
         with _trouble(self.folder):
             if self._table.stats()["fragment_stats"]["num_small_fragments"] >= SMALL_FRAGMENTS:
-                self._table.optimize(cleanup_older_than=OLD_VERSIONS)
+                self.compact()
+
+    def compact(self) -> None:
+        """Put fragments together, drop removed rows for good, and forget versions long unused."""
+        with _trouble(self.folder):
+            self._table.optimize(cleanup_older_than=OLD_VERSIONS)
+
+    def fragments(self) -> int:
+        """Pieces that the table is in: every commit adds one, compaction puts them together."""
+        with _trouble(self.folder):
+            return int(self._table.stats()["fragment_stats"]["num_fragments"])
 
     def _commit(self, rows: pa.Table, drop: Sequence[str]) -> None:
         with _trouble(self.folder):

@@ -43,6 +43,10 @@ time, in long runs: every commit adds a version to the table)."""
 COMMIT_CLIPS = 512
 """... and at most so many clips."""
 
+PUBLISH_SHARE = 0.1
+"""Searches see commits once the arrays that they read are built: again and again, in about this part of the
+run's time, and at its end."""
+
 StrPath = str | os.PathLike[str]
 
 
@@ -208,6 +212,7 @@ class _Run:
         self._finished: list[tuple[FileRecord, list[ClipRecord], bool]] = []
         self._files = self._bytes = self._total_files = self._total_bytes = 0
         self._clips = self._committed = 0
+        self._published_at, self._publishing = self._committed_at, 0.0
 
     def sync(self, roots: list[str], began: float) -> IngestReport:
         """Do the whole run; `began` is when it was asked for."""
@@ -327,7 +332,18 @@ class _Run:
         waited = time.monotonic() - self._committed_at
         patience = max(COMMIT_SECONDS, (time.monotonic() - self._stage_began) / 200)
         if waited >= patience or sum(len(clips) for _, clips, _ in self._finished) >= COMMIT_CLIPS:
-            self._commit()
+            if self._finished:
+                self._commit()
+                self._publish_if_due()
+            self._committed_at = time.monotonic()
+
+    def _publish_if_due(self) -> None:
+        """Let searches see what is committed, unless building the arrays took too much of the run already."""
+        now = time.monotonic()
+        if now - self._published_at >= self._publishing / PUBLISH_SHARE:
+            refresh_arrays(self.folder, self.config, self.store)
+            self._published_at = time.monotonic()
+            self._publishing = self._published_at - now
 
     def _commit(self) -> None:
         # An interrupted commit may have happened or not; done again, it would be there twice.

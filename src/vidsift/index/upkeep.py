@@ -1,0 +1,53 @@
+"""`vidsift compact`: what many small commits and removals leave behind is put in order."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vidsift.index.building import build_derived, clean_derived
+from vidsift.index.config import read_config
+from vidsift.index.lock import WriterLock
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """bytes, fragments: of the index before and after.  clips: that can be found."""
+
+    bytes: tuple[int, int]
+    fragments: tuple[int, int]
+    clips: int
+
+
+def compact_index(folder: str | os.PathLike[str]) -> Compaction:
+    """Put the table's fragments together, learn the scan's codes anew, drop the space of removed clips.
+
+    Searches go on meanwhile. Versions of the table that a reader may have opened within the last hour stay.
+    Raises IndexNotFoundError, IndexStateError (another process writes, damaged).
+    """
+    from vidsift.index.store import Store  # imports LanceDB, which a search does not need
+
+    path = os.path.abspath(folder)
+    config = read_config(path)
+    with WriterLock(path):
+        store = Store.open(path, config.model.fingerprint)
+        size, fragments = bytes_below(path), store.fragments()
+        store.compact()
+        build_derived(path, config.index_id, store, whole=True)
+        clean_derived(path, store.version)
+        after = bytes_below(path)
+        return Compaction((size, after), (fragments, store.fragments()), store.count_clips())
+
+
+def bytes_below(folder: str) -> int:
+    """Bytes of all files in a folder; a file with two names counts once."""
+    total, seen = 0, set()
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a writer may be tidying up
+                status = os.lstat(os.path.join(parent, name))
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_size
+    return total
