@@ -2,7 +2,8 @@
 
 Official: for every file, OpenCV seeks to every second and reads, PIL resizes every frame, 12 are kept and go
 through the image tower in torch fp32; nothing is stored. Ours: vidsift.ingest.index_paths, from walking the
-folder to the arrays that search reads. Both use the same ViT-B/32-shaped tower with random weights.
+folder to the arrays that search reads, with the tower by torch and compiled (`vidsift export`). All use the
+same ViT-B/32-shaped tower with random weights.
 """
 
 from __future__ import annotations
@@ -21,27 +22,13 @@ import numpy as np
 import torch
 
 from _report import spread, write
+from _shapes import random_model
 from decode import COUNT, encode, official, ours
 from vidsift.ingest import index_paths
-from vidsift.models import ClipShape, RetrievalModel, build_word_tokenizer, load_model, new_clip_model
+from vidsift.models import RetrievalModel, load_model
+from vidsift.models.compiled import write_compiled
 
-VIT_B_32 = ClipShape(
-    image_size=224,
-    patch_size=32,
-    vision_width=768,
-    vision_layers=12,
-    text_width=512,
-    text_layers=12,
-    projection=512,
-)
 SIZES = {"240p": (426, 240), "720p": (1280, 720)}
-
-
-def random_model(folder: Path, seed: int) -> RetrievalModel:
-    """A ViT-B/32-shaped model with random weights, saved and loaded like any other."""
-    torch.manual_seed(seed)
-    new_clip_model(build_word_tokenizer(["a"]), VIT_B_32, frames_per_clip=COUNT).save_pretrained(folder)
-    return load_model(str(folder))
 
 
 def spent(work: Callable[[], object]) -> tuple[float, float]:
@@ -76,8 +63,10 @@ def our_pipeline(model: RetrievalModel, library: Path, index: Path, workers: int
         raise RuntimeError(f"the benchmark's own files did not index cleanly: {report}")
 
 
-def measure(model: RetrievalModel, folder: Path, size: str, seconds: int, chosen: Any) -> dict[str, Any]:
-    """One row: a library of files of one kind, through both pipelines."""
+def measure(
+    models: dict[str, RetrievalModel], folder: Path, size: str, seconds: int, chosen: Any
+) -> list[dict[str, Any]]:
+    """A row per runtime of ours: a library of files of one kind, through both pipelines."""
     files = chosen.short_files if seconds == 10 else chosen.long_files
     library, index = folder / size, folder / "index"
     library.mkdir()
@@ -86,51 +75,63 @@ def measure(model: RetrievalModel, folder: Path, size: str, seconds: int, chosen
         encode(library / f"{seed}.mp4", "libx264", *SIZES[size], seconds, chosen.gop, seed)
     paths = sorted(library.iterdir())
     pixels = [ours(path) for path in paths]
-    tower(model, pixels[0])
-    our_pipeline(model, library, index, chosen.workers)
-    mine, theirs = [], []
+    reference = models["torch fp32"]
+    for model in models.values():
+        tower(model, pixels[0])
+        our_pipeline(model, library, index, chosen.workers)
+    theirs = []
+    mine: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     for repeat in range(chosen.repeats):
-        # Side by side, so that what else the machine does hits both.
+        # Side by side, so that what else the machine does hits all.
         if repeat < chosen.official_repeats:
-            theirs.append(spent(lambda: official_pipeline(model, library)))
-        mine.append(spent(lambda: our_pipeline(model, library, index, chosen.workers)))
+            theirs.append(spent(lambda: official_pipeline(reference, library)))
+        for name, model in models.items():
+            mine[name].append(spent(lambda m=model: our_pipeline(m, library, index, chosen.workers)))  # type: ignore[misc]
     reading = spent(lambda: [ours(path) for path in paths])[0] / files
-    encoding = spent(lambda: [tower(model, clip) for clip in pixels])[0] / files
-    cpu, wall = ([run[i] / files for run in mine] for i in (0, 1))
     their_cpu, their_wall = ([run[i] / files for run in theirs] for i in (0, 1))
-    return {
-        "size": size,
-        "seconds": seconds,
-        "gop": chosen.gop,
-        "files": files,
-        "workers": chosen.workers,
-        "threads": chosen.threads,
-        "ours_cpu_s_per_file": spread(cpu),
-        "ours_wall_s_per_file": spread(wall),
-        "official_cpu_s_per_file": spread(their_cpu),
-        "official_wall_s_per_file": spread(their_wall),
-        "cpu_ratio": round(float(np.median(their_cpu) / np.median(cpu)), 2),
-        "wall_ratio": round(float(np.median(their_wall) / np.median(wall)), 2),
-        "read_cpu_s_per_file": round(reading, 3),
-        "encode_cpu_s_per_file": round(encoding, 3),
-        "rest_cpu_s_per_file": round(float(np.median(cpu)) - reading - encoding, 3),
-        "seeds": seeds,
-    }
+    rows = []
+    for name, model in models.items():
+        encoding = spent(lambda m=model: [tower(m, clip) for clip in pixels])[0] / files  # type: ignore[misc]
+        cpu, wall = ([run[i] / files for run in mine[name]] for i in (0, 1))
+        rows.append(
+            {
+                "size": size,
+                "seconds": seconds,
+                "gop": chosen.gop,
+                "files": files,
+                "runtime": name,
+                "workers": chosen.workers,
+                "threads": chosen.threads,
+                "ours_cpu_s_per_file": spread(cpu),
+                "ours_wall_s_per_file": spread(wall),
+                "official_cpu_s_per_file": spread(their_cpu),
+                "official_wall_s_per_file": spread(their_wall),
+                "cpu_ratio": round(float(np.median(their_cpu) / np.median(cpu)), 2),
+                "wall_ratio": round(float(np.median(their_wall) / np.median(wall)), 2),
+                "read_cpu_s_per_file": round(reading, 3),
+                "encode_cpu_s_per_file": round(encoding, 3),
+                "rest_cpu_s_per_file": round(float(np.median(cpu)) - reading - encoding, 3),
+                "seeds": seeds,
+            }
+        )
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "Seconds per file; one clip of 12 frames a file; torch fp32 with as many threads on both sides.",
+        "Seconds per file; one clip of 12 frames a file; as many threads on both sides.",
         "read, encode: CPU, measured by themselves; rest: everything else that indexing does (starting",
         "decoders, fingerprints, commits, search arrays), spread over the few files of the run.",
         "",
-        "| library | official CPU | our CPU | ratio | official wall | ours | ratio | read | encode | rest |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| library | our towers | official CPU | our CPU | ratio | official wall | ours | ratio "
+        "| read | encode | rest |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         figures = [
             f"{row['files']} x {row['size']} {row['seconds']} s, GOP {row['gop']}",
+            row["runtime"],
             *(f"{row[f'{who}_cpu_s_per_file']['median']:.2f}" for who in ("official", "ours")),
             f"**{row['cpu_ratio']}**",
             *(f"{row[f'{who}_wall_s_per_file']['median']:.2f}" for who in ("official", "ours")),
@@ -158,13 +159,29 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(Path(folder) / "model", chosen.seed)
+        models = {"torch fp32": model}
+        for precision in ("fp32", "bf16"):
+            place = Path(folder) / precision
+            model.save_pretrained(place)
+            write_compiled(model, place, precision)
+            models[f"OpenVINO {precision}"] = load_model(str(place))
         for size, seconds in (("240p", 10), ("720p", 60)):
-            rows.append(measure(model, Path(folder), size, seconds, chosen))
-            print(rows[-1], flush=True)
-    kinds = [(f"H.264 {row['size']} {row['seconds']} s", row) for row in rows]
+            rows += measure(models, Path(folder), size, seconds, chosen)
+            print(*rows[-len(models) :], sep="\n", flush=True)
+    kinds = [(f"H.264 {row['size']} {row['seconds']} s, {row['runtime']}", row) for row in rows]
     headline = {f"official / ours, CPU, {kind}": row["cpu_ratio"] for kind, row in kinds}
     headline |= {f"official / ours, wall clock, {kind}": row["wall_ratio"] for kind, row in kinds}
-    packages = ("av", "lancedb", "faiss-cpu", "torch", "transformers", "opencv-python", "pillow", "numpy")
+    packages = (
+        "av",
+        "lancedb",
+        "faiss-cpu",
+        "torch",
+        "openvino",
+        "transformers",
+        "opencv-python-headless",
+        "pillow",
+        "numpy",
+    )
     print(write("ingest", headline=headline, rows=rows, packages=packages, text=table(rows)))
 
 

@@ -84,6 +84,28 @@ def test_growing_arrays_are_those_of_a_build_from_nothing(kit, steps, monkeypatc
         assert answers(Index.open(folder), kit) == found
 
 
+def test_a_scan_in_int8_grows_and_changes_its_precision_with_the_size(library, kit, monkeypatch):
+    monkeypatch.setattr(scan, "INT8_FROM", 100)
+    folder, store, _ = library
+    publish(folder, store)
+    seen = []
+    for first in (1000, 1100):
+        files = [(kit.file(f"/lib/x{i}.mp4"), [kit.clip(i)]) for i in range(first, first + 40)]
+        store.replace_files(files, known=False)
+        publish(folder, store)
+        seen.append(Index.open(folder))
+    assert [(len(index), index._arrays.scan.precision) for index in seen] == [(120, "int8"), (160, "int8")]
+    grown = {(hit["path"], hit["start"]): hit["score"] for hit in answers(seen[1], kit)[0]}
+    monkeypatch.setattr(scan, "INT8_FROM", 10**9)
+    store.remove_files(["/lib/00.mp4"])
+    publish(folder, store)
+    back = Index.open(folder)
+    assert back._arrays.scan.precision == "fp16", "made again from the table, not from int8"
+    exact = {(hit["path"], hit["start"]): hit["score"] for hit in answers(back, kit)[0]}
+    assert set(exact) == set(grown) - {("/lib/00.mp4", 0.0)}
+    assert max(abs(exact[key] - grown[key]) for key in exact) < 0.01
+
+
 def test_new_clips_are_appended_and_open_indexes_keep_theirs(library, kit):
     folder, store, index = library
     publish(folder, store)

@@ -15,7 +15,7 @@ from vidsift.index import Filter, Index
 from vidsift.index import scan as scanning
 from vidsift.index.lock import WriterLock
 from vidsift.index.plot import plot_scan
-from vidsift.index.scan import Scan, build_codes, new_exact
+from vidsift.index.scan import Scan, add_rows, build_codes, new_exact
 
 WIDTH, CLIPS = 64, 20_000
 
@@ -63,6 +63,26 @@ def test_a_search_that_asks_for_much_or_for_some_is_exact(scan: Scan) -> None:
     assert set(rows.tolist()) <= set(allowed.tolist())
     np.testing.assert_array_equal(rows, allowed[np.argsort(-scan.vectors(allowed) @ query)[:10]])
     np.testing.assert_allclose(scores, np.sort(scan.vectors(allowed) @ query)[::-1][:10], atol=1e-3)
+
+
+def test_int8_keeps_half_and_finds_nearly_the_same(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "INT8_FROM", CLIPS)
+    exact = new_exact(WIDTH, CLIPS)
+    for part in np.split(clustered(CLIPS, 1), 4):
+        add_rows(exact, part)
+    small = Scan(exact)
+    assert (small.precision, scan.precision) == ("int8", "fp16")
+    assert 2 * exact.code_size == scan.exact.code_size
+    assert "scored in int8; int8 from 20,000 on" in Scan(exact, scan.codes).reason(100)
+    shares = [
+        len(np.intersect1d(small.best(query, 100)[1], Scan(scan.exact).best(query, 100)[1])) / 100
+        for query in clustered(30, 2)
+    ]
+    assert np.mean(shares) > 0.97
+    # What is taken over into a new scan keeps its codes to the bit.
+    again = new_exact(WIDTH, CLIPS, small)
+    add_rows(again, small.vectors(np.arange(CLIPS)))
+    np.testing.assert_array_equal(again.reconstruct_n(0, CLIPS), exact.reconstruct_n(0, CLIPS))
 
 
 def test_small_indexes_and_odd_widths_have_no_codes() -> None:

@@ -112,7 +112,7 @@ def info(index: IndexFolder, as_json: AsJson = False) -> None:
     say(f"index     {found['index']}, {size(found['bytes'])}")
     say(f"clips     {found['clips']} of {found['files']} files, {clock(found['seconds'])} in all")
     say(f"model     {model['name']}, {model['frames_per_clip']} frames a clip, {model['width']} dimensions")
-    say(f"scan      {found['scan']}")
+    say(f"scan      {found['scan']}; {found['scan_reason']}")
     for root in found["roots"]:
         say(f"root      {printable(root)}")
     for title in ("failed", "partial"):

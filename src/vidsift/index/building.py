@@ -31,7 +31,7 @@ from vidsift.index.derived import (
     open_newest,
     write_texts,
 )
-from vidsift.index.scan import Scan, build_codes, encode_rows, new_exact
+from vidsift.index.scan import Scan, add_rows, build_codes, encode_rows, new_exact, precision_for
 
 if TYPE_CHECKING:
     from vidsift.index.store import Store
@@ -136,6 +136,12 @@ def _worth_keeping(base: Derived | None) -> Derived | None:
     return base
 
 
+def _goes_on(base: Derived, clips: int) -> bool:
+    """Whether what the scan of `base` has learnt still serves a table of so many clips."""
+    outgrown = base.trained > 0 and clips > GROWN * base.trained
+    return not outgrown and base.scan.precision == precision_for(clips)
+
+
 @dataclass(frozen=True)
 class _Listing:
     """The clips of the table, in its order: ids and the files they are of."""
@@ -174,18 +180,18 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
     count = store.schema.field("scales").type.list_size
     listing = _list_clips(store)
     old = _rows_in(base, listing.clip_ids)
-    if base is not None and base.trained and len(old) > GROWN * base.trained:
+    if base is not None and not _goes_on(base, len(old)):
         base, old = None, np.full(len(old), -1, np.int64)
     # Known clips first, in their old order: then codes only have to be made for the others.
     order = np.argsort(np.where(old < 0, np.iinfo(np.int64).max, old), kind="stable")
     known = old[order][: int((old >= 0).sum())]
     new_ids = listing.clip_ids[order[len(known) :]]
 
-    scan = new_exact(width)
+    scan = new_exact(width, len(old), None if base is None else base.scan)
     columns: dict[str, list[npt.NDArray[Any]]] = {
         "slots": [np.zeros(0, np.int64)],
         "scales": [np.zeros((0, count), np.float32)],
-        "times": [np.zeros((0, count), np.float64)],
+        "times": [np.zeros((0, count), np.float32)],
         "counts": [np.zeros(0, np.int32)],
         "spans": [np.zeros((0, 2), np.float64)],
     }
@@ -194,7 +200,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
     if base is not None and place is not None:
         _take_over(os.path.join(place, FRAMES), frames)
         for rows in np.split(known, range(_COPY, len(known), _COPY)):
-            scan.add(base.scan.vectors(rows))
+            add_rows(scan, base.scan.vectors(rows))
             metadata.extend(base.metadata[row] for row in rows.tolist())
         for name, parts in columns.items():
             parts.append(getattr(base, name)[known])
@@ -203,7 +209,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         slot = -(-os.path.getsize(frames) // (count * width))
         out.truncate(slot * count * width)
         for found in _new_clips(store, new_ids, whole=base is None):
-            scan.add(found["coarse"])
+            add_rows(scan, found["coarse"])
             out.write(found["frames"].tobytes())
             metadata.extend(found["metadata"])
             columns["slots"].append(np.arange(slot, slot + len(found["counts"]), dtype=np.int64))
@@ -257,7 +263,7 @@ def _new_clips(store: Store, ids: npt.NDArray[np.bytes_], whole: bool) -> Iterat
             "coarse": np.ascontiguousarray(fixed_list(batch, "coarse", width)),
             "frames": np.ascontiguousarray(fixed_list(batch, "frames", count * width)),
             "scales": fixed_list(batch, "scales", count),
-            "times": fixed_list(batch, "times", count),
+            "times": (fixed_list(batch, "times", count) - ends[0][:, None]).astype(np.float32),
             "counts": batch.column("count").to_numpy(),
             "spans": np.stack(ends, axis=1),
             "metadata": [text.encode() for text in batch.column("metadata").to_pylist()],

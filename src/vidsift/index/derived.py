@@ -39,8 +39,8 @@ class Derived:
     scan: over the coarse vectors.  trained: clips that its codes were learnt among; 0 without codes.
     slots: [N] place of a clip in `frames` [S, F, D] int8, memory-mapped: new clips are appended there, and
     what was removed stays until the index is compacted.
-    scales: [N, F].  counts: [N].  times: [N, F] seconds.  spans: [N, 2] seconds.  file_of: [N] row of
-    `paths`.  clip_ids: [N] bytes.
+    scales: [N, F].  counts: [N].  times: [N, F] seconds after the clip's start.  spans: [N, 2] seconds.
+    file_of: [N] row of `paths`.  clip_ids: [N] bytes.
     """
 
     version: int
@@ -51,7 +51,7 @@ class Derived:
     slots: npt.NDArray[np.int64]
     scales: Floats
     counts: npt.NDArray[np.int32]
-    times: npt.NDArray[np.float64]
+    times: Floats
     spans: npt.NDArray[np.float64]
     file_of: npt.NDArray[np.int32]
     clip_ids: npt.NDArray[np.bytes_]
@@ -67,6 +67,12 @@ class Derived:
         if self.memory is not None:
             announce_rows(self.memory, 0, self.frames.shape[1] * self.frames.shape[2], slots)
         found: npt.NDArray[np.int8] = self.frames[slots]
+        return found
+
+    def times_of(self, row: int) -> npt.NDArray[np.float64]:
+        """When the real frames of a clip are, on the file's clock, to the microsecond."""
+        after = self.times[row, : self.counts[row]].astype(np.float64)
+        found: npt.NDArray[np.float64] = np.round(self.spans[row, 0] + after, 6)
         return found
 
 

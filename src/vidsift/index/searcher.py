@@ -131,6 +131,7 @@ class Index:
             "created": self.config.created,
             "version": self.version,
             "scan": self._arrays.scan.kind,
+            "scan_reason": self._arrays.scan.reason(self.config.picked),
             "picked": self._picked(),
             "bytes": bytes_below(self.folder),
         }
@@ -324,7 +325,7 @@ class Index:
             score=score,
             start=start,
             end=end,
-            moment=find_moment(relevance, arrays.times[row, : len(relevance)], start, end),
+            moment=find_moment(relevance, arrays.times_of(row), start, end),
             metadata=json.loads(arrays.metadata[row]),
             clip_id=arrays.clip_ids[row].decode(),
             load_thumbnail=partial(_thumbnail, self.folder, self.config.model.fingerprint),
