@@ -17,6 +17,7 @@ VIT_B_32 = ClipShape(
     text_width=512,
     text_layers=12,
     projection=512,
+    max_words=77,
 )
 VIT_B_16 = replace(VIT_B_32, patch_size=16)
 

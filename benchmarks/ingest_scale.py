@@ -1,4 +1,4 @@
-"""Ten thousand small files, and one file of an hour: time, greatest memory, and the truth of the progress bar.
+"""Ten thousand small files, and one file of an hour: time, greatest memory, and what the progress bar promised.
 
 Memory is the greatest resident size of the indexing process, read from the kernel, and of all its decoding
 processes together, sampled ten times a second. The small files are one storyboard video of four seconds with
