@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from _report import spread, write
 from vidsift.index.rerank import announce_rows, rerank
-from vidsift.index.scan import INT8_FROM, Scan, add_rows, build_codes, new_exact
+from vidsift.index.scan import INT8_FROM, Exact, build_codes
 
 D, FRAMES, K, QUERIES = 512, 12, 100, 60
 Floats = npt.NDArray[np.float32]
@@ -75,17 +75,17 @@ def measure(count: int, folder: Path, speed: float) -> list[dict[str, Any]]:
     exact = {}
     for precision, size in (("fp16", 0), ("int8", INT8_FROM)):
         began = time.perf_counter()
-        exact[precision] = new_exact(D, size)
-        add_rows(exact[precision], vectors)
+        exact[precision] = Exact(D, size)
+        exact[precision].add(vectors)
         seconds[f"exact, {precision}"] = time.perf_counter() - began
     began = time.perf_counter()
     usual = "int8" if count >= INT8_FROM else "fp16"
-    codes = build_codes(exact[usual], from_clips=0)
+    codes = build_codes(exact[usual].index, from_clips=0)
     seconds[f"compressed, {usual}"] = time.perf_counter() - began
     del vectors
     rows = []
-    scans = {f"exact, {precision}": Scan(found) for precision, found in exact.items()}
-    scans[f"compressed, {usual}"] = Scan(exact[usual], codes)
+    scans = {f"exact, {precision}": found.scan() for precision, found in exact.items()}
+    scans[f"compressed, {usual}"] = exact[usual].scan(codes)
     for kind, scan in scans.items():
         vector = D if scan.precision == "int8" else 2 * D
         spent, found = timed(lambda query, scan=scan: scan.best(query, K)[1], queries)

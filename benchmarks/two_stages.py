@@ -34,7 +34,7 @@ from vidsift.index.building import build_derived
 from vidsift.index.config import IndexConfig, ModelSpec
 from vidsift.index.derived import Derived
 from vidsift.index.rerank import RerankWeights, rerank
-from vidsift.index.scan import build_codes, new_exact
+from vidsift.index.scan import Exact, build_codes
 from vidsift.models import RetrievalModel, load_model
 from vidsift.models.compiled import write_compiled
 from vidsift.video import SegmentConfig
@@ -84,8 +84,9 @@ def quantised(frames: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
 def losses(count: int, queries: int) -> list[dict[str, Any]]:
     """recall@10 against the exhaustive fp32 ranking, one change after the other."""
     coarse, frames, asked = draw(count, queries)
-    exact = new_exact(D)
-    exact.add(coarse)
+    rows16 = Exact(D)
+    rows16.add(coarse)
+    exact = rows16.index
     codes = build_codes(exact, from_clips=0)
     both = faiss.IndexRefine(codes, exact)
     small, scales = quantised(frames)

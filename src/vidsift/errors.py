@@ -33,6 +33,10 @@ class SourceError(VidsiftError):
     """A path to index is missing, unreadable, or empty where videos are known to have been."""
 
 
+class ServiceError(VidsiftError):
+    """The HTTP service cannot be started as asked."""
+
+
 class RecipeError(VidsiftError):
     """A recipe cannot be read or names something unknown."""
 

@@ -15,7 +15,7 @@ from vidsift.index import Filter, Index
 from vidsift.index import scan as scanning
 from vidsift.index.lock import WriterLock
 from vidsift.index.plot import plot_scan
-from vidsift.index.scan import Scan, add_rows, build_codes, new_exact
+from vidsift.index.scan import Exact, Scan, build_codes
 
 WIDTH, CLIPS = 64, 20_000
 
@@ -30,9 +30,9 @@ def clustered(count: int, seed: int, width: int = WIDTH) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scan() -> Scan:
-    exact = new_exact(WIDTH)
+    exact = Exact(WIDTH)
     exact.add(clustered(CLIPS, 1))
-    return Scan(exact, build_codes(exact, from_clips=CLIPS))
+    return exact.scan(build_codes(exact.index, from_clips=CLIPS))
 
 
 def test_nearly_all_of_the_exact_best_are_found_with_their_scores(
@@ -67,31 +67,36 @@ def test_a_search_that_asks_for_much_or_for_some_is_exact(scan: Scan) -> None:
 
 def test_int8_keeps_half_and_finds_nearly_the_same(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "INT8_FROM", CLIPS)
-    exact = new_exact(WIDTH, CLIPS)
+    exact = Exact(WIDTH, CLIPS)
     for part in np.split(clustered(CLIPS, 1), 4):
-        add_rows(exact, part)
-    small = Scan(exact)
+        exact.add(part)
+    small = exact.scan(build_codes(exact.index, from_clips=CLIPS))
     assert (small.precision, scan.precision) == ("int8", "fp16")
-    assert 2 * exact.code_size == scan.exact.code_size
-    assert "scored in int8; int8 from 20,000 on" in Scan(exact, scan.codes).reason(100)
-    shares = [
-        len(np.intersect1d(small.best(query, 100)[1], Scan(scan.exact).best(query, 100)[1])) / 100
-        for query in clustered(30, 2)
-    ]
-    assert np.mean(shares) > 0.97
+    assert 2 * small.exact.code_size == scan.exact.code_size
+    assert "scored in int8; int8 from 20,000 on" in small.reason(100)
+    assert np.abs(small.vectors(np.arange(CLIPS)) - clustered(CLIPS, 1)).max() < 0.01
+    for picked in (None, 2000):  # every vector, and what the codes pick
+        shares = []
+        for query in clustered(30, 2):
+            scores, rows = small.best(query, 100, picked=picked or CLIPS)
+            best = Scan(scan.exact).best(query, 100)
+            shares.append(len(np.intersect1d(rows, best[1])) / 100)
+            np.testing.assert_allclose(scores[0], best[0][0], atol=0.02)
+        assert np.mean(shares) > 0.95
     # What is taken over into a new scan keeps its codes to the bit.
-    again = new_exact(WIDTH, CLIPS, small)
-    add_rows(again, small.vectors(np.arange(CLIPS)))
-    np.testing.assert_array_equal(again.reconstruct_n(0, CLIPS), exact.reconstruct_n(0, CLIPS))
+    again = Exact(WIDTH, CLIPS, small)
+    again.add(small.vectors(np.arange(CLIPS)))
+    np.testing.assert_array_equal(again.index.reconstruct_n(0, CLIPS), exact.index.reconstruct_n(0, CLIPS))
+    assert again.scale == small.scale
 
 
 def test_small_indexes_and_odd_widths_have_no_codes() -> None:
-    exact = new_exact(WIDTH)
+    exact = Exact(WIDTH)
     exact.add(clustered(100, 1))
-    assert build_codes(exact) is None
-    odd = new_exact(WIDTH + 1)
+    assert build_codes(exact.index) is None
+    odd = Exact(WIDTH + 1)
     odd.add(clustered(100, 1, WIDTH + 1))
-    assert build_codes(odd, from_clips=10) is None
+    assert build_codes(odd.index, from_clips=10) is None
 
 
 def test_the_same_rows_give_the_same_codes(scan: Scan) -> None:

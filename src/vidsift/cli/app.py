@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 import vidsift
-from vidsift.cli import converting, data, evaluating, exporting, indexing, searching, training, worlds
+from vidsift.cli import (
+    converting,
+    data,
+    evaluating,
+    exporting,
+    indexing,
+    searching,
+    serving,
+    training,
+    worlds,
+)
 from vidsift.cli.output import BROKE_OFF, DONE, WRONG_USE, ReaderGone, complain
 from vidsift.errors import QueryError, RecipeError, VidsiftError
 from vidsift.video.errors import VideoError
@@ -58,6 +68,7 @@ app.command()(training.denoise)
 app.add_typer(data.app, name="data")
 app.command("eval")(evaluating.evaluate)
 app.command("compare")(evaluating.compare)
+app.command("serve")(serving.serve)
 app.command("models")(searching.models)
 app.command("convert")(converting.convert)
 app.command()(exporting.export)

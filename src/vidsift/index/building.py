@@ -31,7 +31,7 @@ from vidsift.index.derived import (
     open_newest,
     write_texts,
 )
-from vidsift.index.scan import Scan, add_rows, build_codes, encode_rows, new_exact, precision_for
+from vidsift.index.scan import Exact, build_codes, encode_rows, precision_for
 
 if TYPE_CHECKING:
     from vidsift.index.store import Store
@@ -187,7 +187,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
     known = old[order][: int((old >= 0).sum())]
     new_ids = listing.clip_ids[order[len(known) :]]
 
-    scan = new_exact(width, len(old), None if base is None else base.scan)
+    scan = Exact(width, len(old), None if base is None else base.scan)
     columns: dict[str, list[npt.NDArray[Any]]] = {
         "slots": [np.zeros(0, np.int64)],
         "scales": [np.zeros((0, count), np.float32)],
@@ -200,7 +200,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
     if base is not None and place is not None:
         _take_over(os.path.join(place, FRAMES), frames)
         for rows in np.split(known, range(_COPY, len(known), _COPY)):
-            add_rows(scan, base.scan.vectors(rows))
+            scan.add(base.scan.vectors(rows))
             metadata.extend(base.metadata[row] for row in rows.tolist())
         for name, parts in columns.items():
             parts.append(getattr(base, name)[known])
@@ -209,7 +209,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         slot = -(-os.path.getsize(frames) // (count * width))
         out.truncate(slot * count * width)
         for found in _new_clips(store, new_ids, whole=base is None):
-            add_rows(scan, found["coarse"])
+            scan.add(found["coarse"])
             out.write(found["frames"].tobytes())
             metadata.extend(found["metadata"])
             columns["slots"].append(np.arange(slot, slot + len(found["counts"]), dtype=np.int64))
@@ -222,20 +222,21 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         np.save(os.path.join(path, f"{name}.npy"), arrays[name])
     write_texts(path, "paths", [os.fsencode(name) for name in listing.files])
     write_texts(path, "metadata", metadata)
-    faiss.write_index(scan, os.path.join(path, SCAN))
-    codes, trained = _codes(scan, base, known)
+    faiss.write_index(scan.index, os.path.join(path, SCAN))
+    codes, trained = _codes(scan.index, base, known)
     if codes is not None:
         faiss.write_index(codes, os.path.join(path, CODES))
     manifest = {
         "layout": LAYOUT,
         "index": index_id,
         "version": store.version,
-        "clips": scan.ntotal,
+        "clips": len(listing.clip_ids),
         "slots": slot,
         "files": len(listing.files),
         "width": width,
         "frames": count,
-        "scan": Scan(scan, codes).kind,
+        "scan": scan.scan(codes).kind,
+        "scale": scan.scale,
         "trained": trained,
     }
     with open(os.path.join(path, MANIFEST), "w", encoding="utf-8") as file:

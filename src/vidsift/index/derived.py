@@ -140,7 +140,7 @@ def load_derived(path: str, index_id: str) -> Derived:
         raise ValueError("frames are missing")
     return Derived(
         version=manifest["version"],
-        scan=Scan(scan, codes),
+        scan=Scan(scan, codes, manifest["scale"]),
         trained=manifest["trained"],
         frames=mapped,
         memory=memory,

@@ -102,6 +102,15 @@ class Index:
         return len(self._arrays)
 
     @property
+    def arrays(self) -> Derived:
+        """What is searched: a snapshot that nothing changes."""
+        return self._arrays
+
+    def is_outdated(self) -> bool:
+        """Whether something was committed since this index was opened (a look at a folder, no more)."""
+        return table_version(self.folder) != self._arrays.version
+
+    @property
     def version(self) -> int:
         """The table's version that this index shows."""
         return self._arrays.version

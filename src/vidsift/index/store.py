@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidsift.errors import IndexStateError
-from vidsift.index.types import ClipRecord, FileRecord
+from vidsift.index.types import ClipRecord, FileRecord, file_key
 from vidsift.index.versions import TABLE
 
 CHUNK = 256
@@ -31,11 +30,6 @@ SMALL_FRAGMENTS = 32
 
 OLD_VERSIONS = timedelta(hours=1)
 """Versions that a reader may still hold are kept this long."""
-
-
-def file_key(path: str) -> str:
-    """The store's key of a file: a hash of the path's bytes, so that any name is a safe key."""
-    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
 
 
 @contextmanager
@@ -158,8 +152,17 @@ class Store:
 
     def files(self) -> dict[str, FileRecord]:
         """Every file the table knows, failed ones too, by path."""
+        return self._files("clip = 0")
+
+    def file(self, path: str) -> FileRecord | None:
+        """The record of one file in the latest version; None for a file that is not known."""
         with _trouble(self.folder):
-            rows = self._table.search().where("clip = 0").select(_FILE_COLUMNS).to_arrow().to_pylist()
+            self._table.checkout_latest()
+        return self._files(f"clip = 0 AND {_in_files([path])}").get(path)
+
+    def _files(self, condition: str) -> dict[str, FileRecord]:
+        with _trouble(self.folder):
+            rows = self._table.search().where(condition).select(_FILE_COLUMNS).to_arrow().to_pylist()
         records: dict[str, FileRecord] = {}
         for row in rows:
             row["path"] = restore_path(row["path"], row.pop("path_bytes"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -124,6 +125,11 @@ class SearchResult:
     def to_dict(self) -> dict[str, Any]:
         """The result in the shape of `search --json`."""
         return {"query": self.query, "took_ms": self.took_ms, "hits": [hit.to_dict() for hit in self.hits]}
+
+
+def file_key(path: str) -> str:
+    """The key of a file: a hash of the path's bytes, so that any name is a safe key (32 hex digits)."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
 
 
 def quantise(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,23 @@ def read_image(path: str | os.PathLike[str], geometry: Geometry) -> NDArray[np.u
 
     Raises VideoError, naming the file, for one that is no picture.
     """
+    return _read(path, path, geometry)
+
+
+def decode_image(content: bytes, geometry: Geometry) -> NDArray[np.uint8]:
+    """The same of a picture file's bytes."""
+    return _read(BytesIO(content), "the picture", geometry)
+
+
+def _read(
+    source: str | os.PathLike[str] | BytesIO, name: str | os.PathLike[str], geometry: Geometry
+) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as opened:
+        with Image.open(source) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise VideoError(path, f"cannot be read as a picture: {error}") from error
+    # PIL's readers raise whatever a damaged file does to them.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoError(name, f"cannot be read as a picture: {error}") from error
     side = (geometry.size, geometry.size)
     if geometry.mode == "squash":
         sized = picture.resize(side, Image.Resampling.BICUBIC)

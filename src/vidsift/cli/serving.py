@@ -1,0 +1,45 @@
+"""`vidsift serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidsift.cli.output import complain, say
+
+
+def serve(
+    index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+    token: Annotated[
+        str | None, typer.Option(envvar="VIDSIFT_TOKEN", help="What every request has to know.")
+    ] = None,
+    library: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder that may be indexed from the page, beside the index's own (repeatable)."),
+    ] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second of one client.")] = 100.0,
+    searches: Annotated[int | None, typer.Option(min=1, help="At once; default: one per core.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every request, as JSON.")] = False,
+) -> None:
+    """Serve an index: a page to search your videos in a browser, and an HTTP API."""
+    import os
+    import sys
+    from dataclasses import replace
+
+    from vidsift.server.settings import ServerSettings
+
+    settings = ServerSettings(index, host, port, token or None, tuple(library or ()), rate=rate)
+    settings = replace(settings, searches=searches or len(os.sched_getaffinity(0)), burst=int(4 * rate))
+    from vidsift.server.run import run_server
+
+    def tell(url: str) -> None:
+        say(f"vidsift at {url} (Ctrl-C ends it)")
+        sys.stdout.flush()
+
+    run_server(settings, verbose, tell, complain)

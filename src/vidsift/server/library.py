@@ -1,0 +1,211 @@
+"""The index behind the service: opened, kept up to date, asked by many at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidsift.errors import QueryError
+from vidsift.index import Filter, Index, SearchResult
+from vidsift.index.store import Store
+from vidsift.index.types import FileRecord, file_key
+from vidsift.video.still import decode_image
+
+if TYPE_CHECKING:
+    from vidsift.index.derived import Derived
+    from vidsift.models import RetrievalModel
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at whether the index has grown."""
+
+_PICTURES = 4096
+
+
+class UnknownError(Exception):
+    """No such video or clip."""
+
+
+class ChangedError(Exception):
+    """A file is not what was indexed (any more), so it is not given away."""
+
+
+class Library:
+    """Thread-safe. Every question is answered from one snapshot of the index."""
+
+    def __init__(self, folder: Path, searches: int) -> None:
+        from vidsift.models import load_model
+
+        self.folder = os.path.abspath(folder)
+        self._index = Index.open(self.folder)
+        self.model: RetrievalModel = load_model(self._index.model.name)
+        self._index.check_model(self.model)
+        self._turn = threading.BoundedSemaphore(searches)
+        self._looking = threading.Lock()
+        self._looked = time.monotonic()
+        self._names: tuple[Derived, dict[str, int]] | None = None
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._store = Store.open(self.folder, self._index.model.fingerprint)
+        self._storing = threading.Lock()
+
+    @property
+    def index(self) -> Index:
+        """The index as it was at most about a second ago."""
+        if time.monotonic() - self._looked > LOOK_EVERY and self._looking.acquire(blocking=False):
+            try:
+                current = Index.open(self.folder) if self._index.is_outdated() else None
+                if current is not None:
+                    current.check_model(self.model)
+                    self._index = current
+                self._looked = time.monotonic()
+            finally:
+                self._looking.release()
+        return self._index
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until fewer than the allowed number of searches are at work."""
+        with self._turn:
+            yield
+
+    def search(
+        self,
+        query: str | None,
+        like: str | None,
+        image: bytes | None,
+        k: int,
+        candidates: int | None,
+        by_video: bool,
+        where: Filter,
+    ) -> SearchResult:
+        """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
+        index = self.index
+        group: Any = "video" if by_video else "clip"
+        asked: Any = query
+        if like is not None:
+            row = self._row(index, like)
+            asked = index.arrays.scan.vectors(np.array([row]))[0]
+        with self.turn():
+            if image is not None:
+                picture = decode_image(image, self.model.preprocess.geometry)
+                asked = self.model.encode_images(picture[None])[0]
+            extra = 1 if like is not None else 0
+            result = index.search(
+                asked, self.model, k=k + extra, candidates=candidates, group_by=group, where=where
+            )
+        if like is not None:
+            hits = [hit for hit in result.hits if hit.clip_id != like][:k]
+            result = replace(result, hits=hits)
+        return result
+
+    def relevance(self, video: str, query: str) -> tuple[list[float], list[float]]:
+        """Seconds and cosines of all frames of a video with a sentence, in the order of time."""
+        index = self.index
+        rows = self.rows_of(index, video)
+        arrays = index.arrays
+        with self.turn():
+            sentence = self.model.encode_queries([query])[0]
+        frames = arrays.frames_of(rows).astype(np.float32)
+        cosines = (frames @ sentence) * arrays.scales[rows]
+        times = [arrays.times_of(row).tolist() for row in rows.tolist()]
+        values = [cosines[i, : len(part)].tolist() for i, part in enumerate(times)]
+        return [second for part in times for second in part], [value for part in values for value in part]
+
+    def rows_of(self, index: Index, video: str) -> Any:
+        """Rows of a video's clips, in the order of time.  Raises UnknownError."""
+        number = self.number_of(index, video)
+        rows = np.flatnonzero(index.arrays.file_of == number)
+        return rows[np.argsort(index.arrays.spans[rows, 0], kind="stable")]
+
+    def number_of(self, index: Index, video: str) -> int:
+        """Which file of the arrays a video's id names.  Raises UnknownError."""
+        arrays, known = index.arrays, self._names
+        if known is None or known[0] is not arrays:
+            paths = (os.fsdecode(arrays.paths[n]) for n in range(len(arrays.paths)))
+            known = (arrays, {file_key(path): n for n, path in enumerate(paths)})
+            self._names = known
+        if video not in known[1]:
+            raise UnknownError(video)
+        return known[1][video]
+
+    def path_of(self, index: Index, video: str) -> str:
+        """The path of a video that can be found.  Raises UnknownError."""
+        return os.fsdecode(index.arrays.paths[self.number_of(index, video)])
+
+    @staticmethod
+    def _row(index: Index, clip: str) -> int:
+        rows = np.flatnonzero(index.arrays.clip_ids == clip.encode())
+        if not len(rows):
+            raise UnknownError(clip)
+        return int(rows[0])
+
+    def thumbnail(self, clip: str) -> bytes:
+        """A clip's JPEG.  Raises UnknownError."""
+        found = self._pictures.get(clip)
+        if found is not None:
+            return found
+        self._row(self.index, clip)
+        try:
+            with self._storing:
+                found = self._store.thumbnail(clip)
+        except KeyError as error:
+            raise UnknownError(clip) from error
+        self._pictures[clip] = found
+        while len(self._pictures) > _PICTURES:
+            self._pictures.popitem(last=False)
+        return found
+
+    def open_file(self, video: str) -> tuple[str, os.stat_result]:
+        """The path of a video, if what lies there is still the file that was indexed.
+
+        Size and time stamp are compared with the record, so that a link that was put in its place gives
+        nothing away.  Raises UnknownError, ChangedError.
+        """
+        path = self.path_of(self.index, video)
+        with self._storing:
+            record: FileRecord | None = self._store.file(path)
+        if record is None:
+            raise UnknownError(video)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise ChangedError("the file is gone; index again") from error
+        if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
+            raise ChangedError("the file has changed since it was indexed; index again")
+        return path, status
+
+    def shown(self, path: str) -> str:
+        """A path below the root that it was indexed under, so that answers do not tell where that is."""
+        for root in self._index.config.roots:
+            if path.startswith(root.rstrip(os.sep) + os.sep):
+                return printable(os.path.relpath(path, os.path.dirname(root)))
+        return printable(os.path.basename(path))
+
+    def filter_for(self, filters: Any, video: str | None) -> Filter:
+        """The index's filter for a request's.  Raises UnknownError, QueryError."""
+        paths = tuple(filters.paths)
+        if video is not None:
+            if paths:
+                raise QueryError("name a video or paths, not both")
+            paths = (_literal(self.path_of(self.index, video)),)
+        return Filter(
+            paths, filters.after, filters.before, filters.shortest, filters.longest, dict(filters.metadata)
+        )
+
+
+def printable(path: str) -> str:
+    """A path as text that JSON can hold; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _literal(path: str) -> str:
+    """A path as a pattern that matches itself only, if it has signs that make it one."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

@@ -1,0 +1,55 @@
+"""Run the service until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+
+from vidsift.errors import ServiceError
+from vidsift.server.app import create_app
+from vidsift.server.settings import ServerSettings
+
+
+def run_server(
+    settings: ServerSettings,
+    verbose: bool = False,
+    tell: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> None:
+    """Open the index, listen, and serve until SIGINT or SIGTERM.
+
+    tell: called with the address once connections are taken.  warn: with what an operator should know.
+    Raises ServiceError when the address cannot be had, and what opening the index raises.
+    """
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ServiceError(
+            f"{settings.host}:{settings.port}: cannot be listened on ({error.strerror}); take another --port"
+        ) from error
+    app = create_app(settings)
+    if not settings.is_loopback and warn is not None:
+        warn("the connection is not encrypted: put a proxy with TLS in front (docs/operations.md)")
+    host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, h11_max_incomplete_event_size=32_768
+    )
+    server = uvicorn.Server(config)
+    listener.listen(2048)
+    if tell is not None:
+        tell(f"http://{host}:{listener.getsockname()[1]}/")
+    with suppress(KeyboardInterrupt):  # how a terminal ends it, once everything is put away
+        server.run(sockets=[listener])

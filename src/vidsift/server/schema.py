@@ -1,0 +1,171 @@
+"""The shapes of requests and answers; they make the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Filters(_Strict):
+    """Only some of the clips; the answers are the best among what is left."""
+
+    paths: list[Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]] = (
+        Field(default=[], max_length=100, description="Files, folders, or patterns like `*/2024/*`.")
+    )
+    after: Seconds | None = None
+    before: Seconds | None = None
+    shortest: Seconds | None = None
+    longest: Seconds | None = None
+    metadata: dict[str, str] = Field(default={}, max_length=20, examples=[{"codec": "h264"}])
+
+
+class SearchRequest(_Strict):
+    """One question: a sentence (`query`) or a clip of the index (`like`)."""
+
+    query: Words | None = Field(default=None, examples=["a red ball rolls past a tree"])
+    like: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
+        default=None, description="A clip's id: find others like it."
+    )
+    k: int = Field(default=20, ge=1, le=200)
+    candidates: int | None = Field(
+        default=None, ge=1, le=10_000, description="Clips to rerank by their frames."
+    )
+    group_by: Literal["video", "moment"] = "video"
+    threshold: float | None = Field(default=None, allow_inf_nan=False, description="Leave out lower scores.")
+    video: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
+        default=None, description="Search inside this video only."
+    )
+    filters: Filters = Filters()
+
+
+class Moment(BaseModel):
+    start: float
+    end: float
+    best: float
+
+
+class Hit(BaseModel):
+    """A clip that answers, with the moment inside it; seconds of its file."""
+
+    video: str
+    name: str
+    path: str = Field(description="Below the folder that was indexed.")
+    clip: str
+    score: float
+    start: float
+    end: float
+    moment: Moment
+    metadata: dict[str, Any]
+    thumbnail: str = Field(description="Where the picture is, on this service.")
+    content: str = Field(description="Where the video is, on this service.")
+
+
+class SearchAnswer(BaseModel):
+    query: str
+    hits: list[Hit]
+    took_ms: dict[str, float]
+    clips: int = Field(description="Clips that were searched.")
+
+
+class Clip(BaseModel):
+    clip: str
+    start: float
+    end: float
+    thumbnail: str
+
+
+class Video(BaseModel):
+    video: str
+    name: str
+    path: str
+    clips: int
+    seconds: float
+    metadata: dict[str, Any]
+    content: str
+
+
+class VideoDetails(Video):
+    parts: list[Clip]
+
+
+class VideoList(BaseModel):
+    total: int
+    videos: list[Video]
+
+
+class Relevance(BaseModel):
+    """How well the frames of a video answer a sentence: cosines, at seconds of the file."""
+
+    times: list[float]
+    relevance: list[float]
+
+
+class Problem(BaseModel):
+    path: str
+    reason: str
+
+
+class Statistics(BaseModel):
+    clips: int
+    files: int
+    model: str
+    frames_per_clip: int
+    width: int
+    scan: str
+    version: int
+    folders: list[str]
+    libraries: list[str] = Field(description="Folders whose files may be indexed.")
+
+
+class JobRequest(_Strict):
+    paths: list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]] = Field(
+        min_length=1, max_length=100, examples=[["/videos/2024"]]
+    )
+
+
+class Progress(BaseModel):
+    stage: str = "queued"
+    done: int = 0
+    total: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    clips: int = 0
+    seconds: float = 0.0
+    path: str = ""
+
+
+class Job(BaseModel):
+    id: str
+    paths: list[str]
+    state: JobState
+    created: str
+    progress: Progress
+    error: str = ""
+    report: dict[str, Any] | None = None
+
+
+class JobList(BaseModel):
+    jobs: list[Job]
+
+
+class Login(_Strict):
+    token: Annotated[str, StringConstraints(max_length=1000)]
+
+
+class Health(BaseModel):
+    status: str
+
+
+class ErrorAnswer(BaseModel):
+    """What every refusal looks like."""
+
+    error: str
