@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Threads of numeric libraries; more than the cores at hand only makes them wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types unit chromium clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vidsift demo --dir demo
@@ -21,8 +21,14 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev chromium
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# The page is tested in a real browser.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+		|| { test "$$(id -u)" = 0 && { apt-get install -y -q chromium || { apt-get update -q && apt-get install -y -q chromium; }; } >&2; } \
+		|| { echo "the tests of the page need Chromium (Debian: apt-get install chromium)" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) demo build dist

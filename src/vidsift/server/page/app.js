@@ -361,7 +361,8 @@ function drawJob(job) {
     const bar = el("progress", { max: progress.bytes_total || 1 });
     bar.setAttribute("aria-label", `Progress of indexing ${job.paths.join(", ")}`);
     if (job.state === "running" && progress.stage === "read") bar.value = progress.bytes_done;
-    const left = progress.bytes_done ? progress.seconds * (progress.bytes_total / progress.bytes_done - 1) : null;
+    // A guess from the first file or two would be far off.
+    const left = progress.bytes_done > 0.02 * progress.bytes_total && progress.clips ? progress.seconds * (progress.bytes_total / progress.bytes_done - 1) : null;
     const said = job.state === "queued" ? "waiting" : progress.stage === "read"
       ? `${progress.done} of ${progress.total} files, ${progress.clips} clips${left === null ? "" : `, ${clock(left)} left`}`
       : progress.stage;
