@@ -114,6 +114,8 @@ class DemoReport:
             "",
             "Ask it yourself:",
             f'    {_program()} search "a red car moving left on the grass" --index {_short(self.index)}',
+            "or in a browser:",
+            f"    {_program()} serve --index {_short(self.index)}",
         ]
         return lines
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidsift.cli.output import complain, say
+
+if TYPE_CHECKING:
+    from vidsift.server.settings import ServerSettings
 
 
 def serve(
@@ -29,13 +32,19 @@ def serve(
 ) -> None:
     """Serve an index: a page to search your videos in a browser, and an HTTP API."""
     import os
-    import sys
     from dataclasses import replace
 
     from vidsift.server.settings import ServerSettings
 
     settings = ServerSettings(index, host, port, token or None, tuple(library or ()), rate=rate)
     settings = replace(settings, searches=searches or len(os.sched_getaffinity(0)), burst=int(4 * rate))
+    serve_index(settings, verbose)
+
+
+def serve_index(settings: ServerSettings, verbose: bool = False) -> None:
+    """Serve until Ctrl-C, and say where."""
+    import sys
+
     from vidsift.server.run import run_server
 
     def tell(url: str) -> None:

@@ -42,6 +42,8 @@ def demo(
     folder: Annotated[Path, typer.Option("--dir", help="Where the library and its index go.")] = Path("demo"),
     videos: Annotated[int, typer.Option(min=10, help="How many videos to render.")] = 200,
     queries: Annotated[int, typer.Option(min=1, help="How many held-out captions to ask.")] = 60,
+    serve: Annotated[bool, typer.Option("--serve", help="Then open the page on the library.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 8765,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,3 +56,8 @@ def demo(
     else:
         for line in report.lines():
             say(printable(line))
+    if serve:
+        from vidsift.cli.serving import serve_index
+        from vidsift.server.settings import ServerSettings
+
+        serve_index(ServerSettings(report.index, port=port))
