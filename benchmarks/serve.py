@@ -126,15 +126,15 @@ def main() -> None:
         folder = Path(name)
         make_index(folder / "index", asked.clips)
         small_files(folder / "videos", asked.files)
-        command = [
-            Path(sys.executable).with_name("vidsift"),
+        command: list[str] = [
+            str(Path(sys.executable).with_name("vidsift")),
             "serve",
             "--index",
-            folder / "index",
+            str(folder / "index"),
             "--port",
             "0",
         ]
-        command += ["--library", folder / "videos", "--rate", "100000"]
+        command += ["--library", str(folder / "videos"), "--rate", "100000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
             assert service.stdout is not None
             where = urlsplit(service.stdout.readline().split()[2])

@@ -13,6 +13,10 @@ class ModelFormatError(VidsiftError):
     """A model folder exists but its files cannot be loaded as they are."""
 
 
+class DeviceError(VidsiftError):
+    """The device that a model was asked to run on is not there."""
+
+
 class ModelMismatchError(VidsiftError):
     """An index was built with another model than the one at hand."""
 

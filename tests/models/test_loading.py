@@ -16,7 +16,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from vidsift.errors import ModelNotFoundError
+from vidsift.errors import DeviceError, ModelNotFoundError
 from vidsift.models import DEFAULT_MODEL, PRESETS, bundled_models, load_model, loading
 
 HUB_ID = "somebody/some-model"
@@ -133,7 +133,7 @@ def test_without_a_network_a_fresh_process_fails_in_seconds(offline: str, tmp_pa
     }
     code = f"""
 import time
-from vidsift.errors import ModelNotFoundError
+from vidsift.errors import DeviceError, ModelNotFoundError
 from vidsift.models import load_model
 start = time.monotonic()
 try:
@@ -223,3 +223,9 @@ def test_preset_sizes_are_those_of_the_architectures() -> None:
         multilingual = SiglipModel(SiglipConfig(text_config={"vocab_size": 256000}))
     for name, model in (("fast", fast), ("balanced", balanced), ("multilingual", multilingual)):
         assert sum(p.numel() for p in model.parameters()) == PRESETS[name].parameters
+
+
+def test_a_device_that_is_not_there_is_named(bundle: str) -> None:
+    for device in ("cuda:93", "no such device"):
+        with pytest.raises(DeviceError, match=device):
+            load_model(device=device)

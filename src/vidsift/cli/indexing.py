@@ -50,6 +50,10 @@ def index(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decoding processes; default: found by itself.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where to encode: cpu, cuda, ...; default: a GPU that is there, else cpu."),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +69,9 @@ def index(
                 advance(p.bytes_done / 1e6, p.bytes_total / 1e6, note)
 
         cutting = _segmentation(segment, max_seconds)
-        report = index_paths(paths, index, model=model, workers=workers, segmentation=cutting, progress=show)
+        report = index_paths(
+            paths, index, model=model, workers=workers, segmentation=cutting, device=device, progress=show
+        )
     _finish(report, index, as_json)
 
 

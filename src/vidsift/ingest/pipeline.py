@@ -57,6 +57,7 @@ def index_paths(
     *,
     workers: int | None = None,
     segmentation: SegmentConfig | None = None,
+    device: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
     """Bring the index up to date with what lies at `paths` (folders, searched through, or single files).
@@ -68,6 +69,8 @@ def index_paths(
     model: a model, its name, or None for the index's own (for a new index: the default model).
     workers: decoding processes; 0 decodes in this process; None chooses.
     segmentation: how long files are cut; fixed when the index is made.
+    device: where a model that is given by name encodes, as torch names it; None takes a GPU that is there,
+    else the CPU.
     progress: called often, from this thread.
     Raises SourceError (nothing was changed), ModelMismatchError, IndexStateError (locked, damaged).
     """
@@ -76,7 +79,7 @@ def index_paths(
         raise ValueError(f"workers must be 0 or more, got {workers}")
     roots = normalise([paths] if isinstance(paths, str | os.PathLike) else paths)
     folder = os.path.abspath(index_dir)
-    chosen = _ChosenModel(model, folder)
+    chosen = _ChosenModel(model, folder, device)
     if _existing(folder, chosen, segmentation) is None:
         chosen.load()  # a model that cannot be had leaves no empty index behind
         _make_folder(folder)
@@ -122,8 +125,8 @@ def remove_paths(paths: StrPath | Iterable[StrPath], index_dir: StrPath) -> Inge
 class _ChosenModel:
     """The model of a run, loaded only when it is needed: a run without work does not wait for weights."""
 
-    def __init__(self, model: RetrievalModel | str | None, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, model: RetrievalModel | str | None, folder: str, device: str | None = None) -> None:
+        self._folder, self._device = folder, device
         self._name = _reference(model) if isinstance(model, str) else None
         self._model = None if isinstance(model, str) else model
         self._expected: ModelSpec | None = None
@@ -146,10 +149,10 @@ class _ChosenModel:
     def load(self) -> RetrievalModel:
         """The model itself, checked against the index."""
         if self._model is None:
-            from vidsift.models import DEFAULT_MODEL, load_model
+            from vidsift.models import DEFAULT_MODEL, best_device, load_model
 
             self._name = self._name or DEFAULT_MODEL
-            self._model = load_model(self._name)
+            self._model = load_model(self._name, self._device or best_device())
         if self._fingerprint is None:
             self._fingerprint = self._model.fingerprint()
         if self._expected is not None:

@@ -1,7 +1,7 @@
 """Retrieval models: one file per method, over one backbone wrapper."""
 
 from vidsift.models.base import ClipFeatures, MethodConfig, RetrievalModel, SearchWeights, TextFeatures
-from vidsift.models.loading import DEFAULT_MODEL, bundled_models, load_model
+from vidsift.models.loading import DEFAULT_MODEL, best_device, bundled_models, load_model
 from vidsift.models.pooling import text_gated_pool, text_gated_score, text_gated_weights
 from vidsift.models.preprocess import PreprocessSpec
 from vidsift.models.presets import PRESETS, Preset
@@ -20,6 +20,7 @@ __all__ = [
     "RetrievalModel",
     "SearchWeights",
     "TextFeatures",
+    "best_device",
     "build_word_tokenizer",
     "bundled_models",
     "create_model",

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from vidsift.errors import ModelNotFoundError
+from vidsift.errors import DeviceError, ModelNotFoundError
 from vidsift.models.base import RetrievalModel
 from vidsift.models.presets import PRESETS
 from vidsift.models.storage import CONFIG, read_model
@@ -30,23 +30,35 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}"))
 
 
+def best_device() -> str:
+    """A GPU that torch can use, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_model(name: str = DEFAULT_MODEL, device: str | torch.device = "cpu") -> RetrievalModel:
     """Load a model in eval mode.
 
     name: tried in this order: a bundled name, a folder (ours, or a plain Hugging Face dual encoder), a preset
     (`vidsift.models.presets`), a hub id `owner/name`.
-    Raises ModelNotFoundError within seconds when nothing of that name can be had, with the command that
-    fixes it; ModelFormatError when it is there but cannot be used.
+    Raises DeviceError for a device that is not there; ModelNotFoundError within seconds when nothing of that
+    name can be had, with the command that fixes it; ModelFormatError when it is there but cannot be used.
     """
     path = Path(name).expanduser()
     if name not in bundled_models() and path.is_dir():
         model = read_model(path)
         # The whole path, so that whoever remembers the name can load the model again.
         model.name = str(path.resolve())
-        return model.to(device)
+        return _on(model, device)
     model = read_model(resolve(name))
     model.name = name
-    return model.to(device)
+    return _on(model, device)
+
+
+def _on(model: RetrievalModel, device: str | torch.device) -> RetrievalModel:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+        raise DeviceError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def resolve(name: str) -> Path:
