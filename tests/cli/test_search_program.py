@@ -61,6 +61,15 @@ def test_others_like_a_clip_are_found_and_not_itself(place: tuple[Path, list[Pat
         assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
+def test_terms_are_scored_apart(place: tuple[Path, list[Path]]) -> None:
+    alone = {hit["path"]: hit["score"] for hit in search(place, STORY.captions[0].text, "-k", 99)}
+    other = {hit["path"]: hit["score"] for hit in search(place, "a tree", "-k", 99)}
+    both = search(place, f"2 * {STORY.captions[0].text} - a tree", "-k", 99)
+    for hit in both:
+        wanted = (2 * alone[hit["path"]] - other[hit["path"]]) / 3
+        assert hit["score"] == pytest.approx(wanted, abs=1e-3)
+
+
 def test_filters_join_a_sentence(place: tuple[Path, list[Path]]) -> None:
     hits = search(place, "a red circle", "--path", "*00004.mp4", "--where", "codec=h264")
     assert [hit["path"] for hit in hits] == [str(place[1][4])]
@@ -72,6 +81,7 @@ def test_filters_join_a_sentence(place: tuple[Path, list[Path]]) -> None:
     [
         ((), "ask with one thing"),
         (("a red circle", "--like", "x.mp4"), "ask with one thing"),
+        (("a dog + ",), "a term has no words"),
         (("--like", "nowhere.mp4"), "holds no clip of it"),
         (("a red circle", "--where", "codec"), "is KEY=VALUE"),
     ],

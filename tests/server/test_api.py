@@ -108,6 +108,7 @@ def test_videos_clips_and_their_bytes(service, library):
         ("POST", "/search", {"json": {"query": "a", "like": "0" * 32}}, 400, "query, or like"),
         ("POST", "/search", {"json": {"query": "   "}}, 400, "empty"),
         ("POST", "/search", {"json": {"query": "a", "kk": 3}}, 422, "body.kk"),
+        ("POST", "/search", {"json": {"query": "- snow"}}, 400, "only what should not"),
         ("POST", "/search", {"json": {"query": "a", "k": 0}}, 422, "body.k"),
         ("POST", "/search", {"content": b"{", "headers": {"content-type": "application/json"}}, 422, "JSON"),
         (

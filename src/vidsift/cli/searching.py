@@ -46,9 +46,12 @@ def search(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Find the videos, and the moments inside them, that answer a sentence, or are like a picture or clip."""
+    """Find the videos, and the moments inside them, that answer a sentence, or are like a picture or clip.
+
+    Several things at once: "a dog + a lake - snow", with weights "2 * a dog + a lake".
+    """
     from vidsift.errors import ModelNotFoundError, QueryError
-    from vidsift.index import Filter, Index
+    from vidsift.index import Filter, Index, parse_query
     from vidsift.models import load_model
     from vidsift.video.still import read_image
 
@@ -73,13 +76,13 @@ def search(
                 raise
             told = f"{index}: was built with a model that cannot be loaded: {error}"
             raise ModelNotFoundError(told) from error
-        asked: Any = query
+        asked: Any = None if query is None else parse_query(query)
         if image is not None:
             opened.check_model(reader)
             asked = reader.encode_images(read_image(image, reader.preprocess.geometry)[None])[0]
         result = opened.search(asked, reader, k=k, candidates=candidates, group_by=grouped, where=where)
     if as_json:
-        say_json(result.to_dict())
+        say_json(result.to_dict() | ({} if query is None else {"query": query}))
         return
     for number, hit in enumerate(result.hits, 1):
         moment = f"{clock(hit.moment.start)}-{clock(hit.moment.end)}"

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from vidsift.index.derived import Derived, open_derived, open_newest
 from vidsift.index.filters import Filter
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.moments import find_moment
+from vidsift.index.queries import Term, as_terms, describe
 from vidsift.index.rerank import RerankWeights, rerank
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
 from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
@@ -185,7 +186,7 @@ class Index:
 
     def search(
         self,
-        query: str | npt.ArrayLike,
+        query: str | Sequence[Term] | npt.ArrayLike,
         model: QueryEncoder | None = None,
         k: int = 10,
         candidates: int | None = None,
@@ -195,7 +196,8 @@ class Index:
     ) -> SearchResult:
         """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
 
-        query: a sentence, which `model` encodes, or a sentence vector [D] of the index's model.
+        query: a sentence, which `model` encodes; terms (`parse_query`), each of which is scored by itself,
+        the scores being added up by their weights; or a sentence vector [D] of the index's model.
         reranker: the index's model again, whose own similarity then ranks the short list in place of the
         text-gated frame score, and whose frame relevance gives the moments; any method can be one. A model
         that was tuned to its own score is its own reranker.
@@ -212,12 +214,20 @@ class Index:
             raise QueryError(f"k and candidates must be at least 1, got k={k}, candidates={candidates}")
         if group_by not in ("video", "clip"):
             raise QueryError(f"group_by must be 'video' or 'clip', got {group_by!r}")
-        if reranker is None and weights.own_score and isinstance(query, str):
+        terms = as_terms(query)
+        if reranker is None and weights.own_score and terms is not None:
             reranker = _as_reranker(model)
         if reranker is not None:
-            self._check_reranker(query, reranker)
+            if terms is None:
+                raise QueryError("a reranker reads the words of the query: give a sentence, not a vector")
+            self._check_reranker(reranker)
         began = time.perf_counter()
-        text, sentence = self._encode(query, model or reranker)
+        asked = (
+            [self._encode(term.text, model or reranker) for term in terms] if terms else [self._vector(query)]
+        )
+        shares = np.array([term.weight for term in terms or [Term("")]], np.float32)
+        shares /= np.abs(shares).sum()
+        sentence, size = _mix(asked, shares)
         encoded = time.perf_counter()
         allowed = None if where is None else where.rows(arrays)
         by_video, picked = group_by == "video", self.config.picked
@@ -225,16 +235,18 @@ class Index:
         recalled = time.perf_counter()
         counts = arrays.counts[rows]
         if reranker is None:
-            fine, relevance = rerank(
-                sentence, arrays.frames_of(rows), arrays.scales[rows], counts, weights.temperature
-            )
-            scores = weights.coarse_weight * coarse + weights.fine_weight * fine
+            frames = arrays.frames_of(rows)
+            found = [rerank(one, frames, arrays.scales[rows], counts, weights.temperature) for one in asked]
+            fine, relevance = _add_up(found, shares)
+            scores = weights.coarse_weight * (coarse * size) + weights.fine_weight * fine
         else:
-            scores, relevance = self._rescore(reranker, text, rows)
+            found = [self._rescore(reranker, term.text, rows) for term in terms or ()]
+            scores, relevance = _add_up(found, shares)
         best = self._best(rows, scores, k, group_by == "video")
         hits = [self._hit(int(rows[i]), float(scores[i]), relevance[i, : counts[i]]) for i in best]
         done = time.perf_counter()
         took = {"encode": encoded - began, "recall": recalled - encoded, "rerank": done - recalled}
+        text = query if isinstance(query, str) else describe(terms or ())
         return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
 
     def vector(self, path: str | os.PathLike[str], at: float | None = None) -> Floats:
@@ -258,11 +270,9 @@ class Index:
         found: Floats = arrays.scan.vectors(rows[:1])[0]
         return found / np.linalg.norm(found)
 
-    def _check_reranker(self, query: str | npt.ArrayLike, reranker: RetrievalModel) -> None:
+    def _check_reranker(self, reranker: RetrievalModel) -> None:
         from vidsift.index.reranking import check_reranker
 
-        if not isinstance(query, str):
-            raise QueryError("a reranker reads the words of the query: give a sentence, not a vector")
         if reranker not in self._checked_rerankers:
             check_reranker(reranker, self.config.model, self.folder)
             self._checked_rerankers[reranker] = True
@@ -284,19 +294,20 @@ class Index:
             reranker, query, coarse, arrays.frames_of(rows), arrays.scales[rows], arrays.counts[rows], parts
         )
 
-    def _encode(self, query: str | npt.ArrayLike, model: QueryEncoder | None) -> tuple[str, Floats]:
+    def _encode(self, query: str, model: QueryEncoder | None) -> Floats:
+        try:
+            query.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise QueryError(f"the query is not text in UTF-8: {query!a}") from error
+        if not query.strip():
+            raise QueryError("the query is empty: say in a few words what should be in the picture")
+        if model is None:
+            raise QueryError("a sentence needs the index's model to encode it: search(query, model)")
+        self.check_model(model)
+        return np.asarray(model.encode_queries([query])[0], dtype=np.float32)
+
+    def _vector(self, query: Any) -> Floats:
         width = self.config.model.width
-        if isinstance(query, str):
-            try:
-                query.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise QueryError(f"the query is not text in UTF-8: {query!a}") from error
-            if not query.strip():
-                raise QueryError("the query is empty: say in a few words what should be in the picture")
-            if model is None:
-                raise QueryError("a sentence needs the index's model to encode it: search(query, model)")
-            self.check_model(model)
-            return query, np.asarray(model.encode_queries([query])[0], dtype=np.float32)
         try:
             vector = np.asarray(query, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -306,7 +317,7 @@ class Index:
         norm = float(np.linalg.norm(vector))
         if not np.isfinite(norm) or norm == 0:
             raise QueryError("a query vector must be finite and not zero")
-        return "", vector / np.float32(norm)
+        return vector / np.float32(norm)
 
     def _best(self, rows: npt.NDArray[np.int64], scores: Floats, k: int, one_per_video: bool) -> list[int]:
         """Places in the short list, best first; equal scores in the order of path and time."""
@@ -347,6 +358,28 @@ class Index:
 
     def _store(self) -> Store:
         return _open_store(self.folder, self.config)
+
+
+def _mix(sentences: list[Floats], shares: Floats) -> tuple[Floats, float]:
+    """The unit vector whose cosines, times the number that comes with it, are the terms' cosines added up by
+    their shares.  Raises QueryError for terms that cancel each other."""
+    if len(sentences) == 1:
+        return sentences[0], 1.0
+    mixed: Floats = shares @ np.stack(sentences)
+    size = float(np.linalg.norm(mixed))
+    if size < 1e-3:
+        raise QueryError("the terms of the query cancel each other")
+    return mixed / np.float32(size), size
+
+
+def _add_up(found: list[tuple[Floats, Floats]], shares: Floats) -> tuple[Floats, Floats]:
+    """Scores [K] of the terms by their shares; relevance [K, F] of those that count for a clip."""
+    if len(found) == 1:
+        return found[0]
+    scores = np.sum([share * score for share, (score, _) in zip(shares, found, strict=True)], axis=0)
+    wanted = shares[shares > 0].sum()
+    parts = [share / wanted * rel for share, (_, rel) in zip(shares, found, strict=True) if share > 0]
+    return scores, np.sum(parts, axis=0)
 
 
 def _as_reranker(model: QueryEncoder | None) -> RetrievalModel | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidsift.errors import QueryError
-from vidsift.index import Filter, Index, SearchResult
+from vidsift.index import Filter, Index, SearchResult, parse_query
 from vidsift.index.store import Store
 from vidsift.index.types import FileRecord, file_key
 from vidsift.video.still import decode_image
@@ -89,7 +89,7 @@ class Library:
         """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
         index = self.index
         group: Any = "video" if by_video else "clip"
-        asked: Any = query
+        asked: Any = None if query is None else parse_query(query)
         if like is not None:
             row = self._row(index, like)
             asked = index.arrays.scan.vectors(np.array([row]))[0]
@@ -101,6 +101,8 @@ class Library:
             result = index.search(
                 asked, self.model, k=k + extra, candidates=candidates, group_by=group, where=where
             )
+        if query is not None:
+            result = replace(result, query=query)
         if like is not None:
             hits = [hit for hit in result.hits if hit.clip_id != like][:k]
             result = replace(result, hits=hits)
@@ -112,7 +114,9 @@ class Library:
         rows = self.rows_of(index, video)
         arrays = index.arrays
         with self.turn():
-            sentence = self.model.encode_queries([query])[0]
+            terms = [term for term in parse_query(query) if term.weight > 0]
+            shares = np.array([term.weight for term in terms], np.float32)
+            sentence = (shares / shares.sum()) @ self.model.encode_queries([term.text for term in terms])
         frames = arrays.frames_of(rows).astype(np.float32)
         cosines = (frames @ sentence) * arrays.scales[rows]
         times = [arrays.times_of(row).tolist() for row in rows.tolist()]
