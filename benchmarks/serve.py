@@ -136,23 +136,26 @@ def main() -> None:
         ]
         command += ["--library", str(folder / "videos"), "--rate", "100000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
-            assert service.stdout is not None
-            where = urlsplit(service.stdout.readline().split()[2])
-            address = (str(where.hostname), int(where.port or 0))
-            load(address, texts, 1, 3)
-            memory = [resident_mib(service.pid)]
-            alone = load(address, texts, 1, 15)
-            connection = http.client.HTTPConnection(*address)
-            body = json.dumps({"paths": [str(folder / "videos")]})
-            connection.request("POST", "/api/v1/jobs", body, {"content-type": "application/json"})
-            job = json.loads(connection.getresponse().read())["id"]
-            halves = [load(address, texts, asked.searchers, asked.seconds / 2)]
-            memory.append(resident_mib(service.pid))
-            halves.append(load(address, texts, asked.searchers, asked.seconds / 2))
-            memory.append(resident_mib(service.pid))
-            connection.request("GET", f"/api/v1/jobs/{job}")
-            done = json.loads(connection.getresponse().read())
-            service.terminate()
+            try:
+                assert service.stdout is not None
+                where = urlsplit(service.stdout.readline().split()[2])
+                address = (str(where.hostname), int(where.port or 0))
+                load(address, texts, 1, 3)
+                memory = [resident_mib(service.pid)]
+                alone = load(address, texts, 1, 15)
+                connection = http.client.HTTPConnection(*address)
+                body = json.dumps({"paths": [str(folder / "videos")]})
+                connection.request("POST", "/api/v1/jobs", body, {"content-type": "application/json"})
+                job = json.loads(connection.getresponse().read())["id"]
+                halves = [load(address, texts, asked.searchers, asked.seconds / 2)]
+                memory.append(resident_mib(service.pid))
+                halves.append(load(address, texts, asked.searchers, asked.seconds / 2))
+                memory.append(resident_mib(service.pid))
+                connection.close()  # the service closed it long ago
+                connection.request("GET", f"/api/v1/jobs/{job}")
+                done = json.loads(connection.getresponse().read())
+            finally:
+                service.terminate()
     rows = [alone | {"when": "one searcher"}]
     rows += [
         half | {"when": f"with a job, {n} half"} for n, half in zip(("first", "second"), halves, strict=True)
