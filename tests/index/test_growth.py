@@ -135,6 +135,31 @@ def test_what_a_killed_writer_appended_is_passed_over(library, kit):
     assert answers(Index.open(folder), kit) == grown
 
 
+def test_a_table_that_is_read_in_another_order_gives_the_same(library, kit, monkeypatch):
+    folder, _, index = library
+    seen = answers(index, kit)
+    usual, turns = Store.clip_batches, []
+
+    def shuffled(self, columns):
+        found = next(iter(usual(self, columns)))
+        turns.append(len(turns))
+        yield found.take(np.random.default_rng(turns[-1]).permutation(len(found)))
+
+    monkeypatch.setattr(Store, "clip_batches", shuffled)
+    shutil.rmtree(os.path.join(folder, FOLDER))
+    assert answers(Index.open(folder), kit) == seen
+    assert len(turns) == 2
+
+
+def test_the_latest_index_is_another_object_only_when_there_is_something_new(library, kit):
+    _, store, index = library
+    assert index.latest() is index
+    store.remove_files(["/lib/03.mp4"])
+    later = index.latest()
+    assert (len(index), len(later)) == (80, 79)
+    assert later.latest() is later
+
+
 def test_a_file_system_without_second_names_gets_a_copy(library, kit, monkeypatch):
     folder, store, _ = library
     publish(folder, store)

@@ -196,6 +196,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         "spans": [np.zeros((0, 2), np.float64)],
     }
     metadata: list[bytes] = []
+    ids = [np.zeros(0, "S32")]
     frames = os.path.join(path, FRAMES)
     if base is not None and place is not None:
         _take_over(os.path.join(place, FRAMES), frames)
@@ -212,10 +213,16 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
             scan.add(found["coarse"])
             out.write(found["frames"].tobytes())
             metadata.extend(found["metadata"])
+            ids.append(found["clip_ids"])
             columns["slots"].append(np.arange(slot, slot + len(found["counts"]), dtype=np.int64))
             slot += len(found["counts"])
             for name in ("scales", "times", "counts", "spans"):
                 columns[name].append(found[name])
+    # The table was read twice, and nothing promises the same order: ids tell which clip is which.
+    new = order[len(known) :].copy()
+    order[len(known) + np.argsort(np.concatenate(ids), kind="stable")] = new[
+        np.argsort(new_ids, kind="stable")
+    ]
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     arrays |= {"file_of": listing.file_of[order], "clip_ids": listing.clip_ids[order]}
     for name in ARRAYS:
@@ -267,6 +274,7 @@ def _new_clips(store: Store, ids: npt.NDArray[np.bytes_], whole: bool) -> Iterat
             "times": (fixed_list(batch, "times", count) - ends[0][:, None]).astype(np.float32),
             "counts": batch.column("count").to_numpy(),
             "spans": np.stack(ends, axis=1),
+            "clip_ids": np.array(batch.column("clip_id").to_pylist(), dtype="S32"),
             "metadata": [text.encode() for text in batch.column("metadata").to_pylist()],
         }
 

@@ -98,6 +98,19 @@ class Index:
         self._checked_rerankers.clear()
         return True
 
+    def latest(self) -> Index:
+        """This index as it is now, for those who search it from several threads: itself when there is nothing
+        new, else another object, so that searches which run go on with what they began with."""
+        config = read_config(self.folder)
+        arrays = _open_arrays(self.folder, config)
+        if config == self.config and arrays.version == self._arrays.version:
+            return self
+        found = Index(self.folder, config, arrays)
+        if config.model == self.config.model:
+            # Checking a model costs a pass over its weights.
+            found._checked, found._checked_rerankers = self._checked, self._checked_rerankers
+        return found
+
     def __len__(self) -> int:
         """Clips that can be found."""
         return len(self._arrays)

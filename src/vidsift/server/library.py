@@ -61,8 +61,8 @@ class Library:
         """The index as it was at most about a second ago."""
         if time.monotonic() - self._looked > LOOK_EVERY and self._looking.acquire(blocking=False):
             try:
-                current = Index.open(self.folder) if self._index.is_outdated() else None
-                if current is not None:
+                if self._index.is_outdated():
+                    current = self._index.latest()
                     current.check_model(self.model)
                     self._index = current
                 self._looked = time.monotonic()
