@@ -99,13 +99,23 @@ def test_a_small_experiment_learns(tmp_path: Path) -> None:
     rows = ["seqtransf", "xclip", "taught by xclip", "vidsift"]
     size = ["--seeds", "1", "--steps", "100", "--videos", "400", "--jobs", "1"]
     subprocess.run(
-        [sys.executable, str(BENCH), "--work", str(tmp_path), *size, "--rows", *rows],
+        [
+            sys.executable,
+            str(BENCH),
+            "--work",
+            str(tmp_path),
+            "--results",
+            str(tmp_path),
+            *size,
+            "--rows",
+            *rows,
+        ],
         check=True,
         timeout=800,
         capture_output=True,
     )
-    folders = {name: tmp_path / f"{name.replace(', ', '-').replace(' ', '-')}-0" for name in rows}
-    found = {name: json.loads((folder / "result.json").read_text()) for name, folder in folders.items()}
+    files = {name: tmp_path / f"{name.replace(', ', '-').replace(' ', '-')}-0.json" for name in rows}
+    found = {name: json.loads(file.read_text()) for name, file in files.items()}
     r1 = {name: result["test"]["t2v"]["r1"] for name, result in found.items()}
     # Chance is a quarter of a percent; without training the backbone itself ranks well above it.
     assert min(r1.values()) > 40, r1
