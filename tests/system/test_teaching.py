@@ -114,8 +114,8 @@ def test_a_small_experiment_learns(tmp_path: Path) -> None:
         timeout=800,
         capture_output=True,
     )
-    files = {name: tmp_path / f"{name.replace(', ', '-').replace(' ', '-')}-0.json" for name in rows}
-    found = {name: json.loads(file.read_text()) for name, file in files.items()}
+    folders = {name: tmp_path / f"{name.replace(', ', '-').replace(' ', '-')}-0" for name in rows}
+    found = {name: json.loads(folder.with_suffix(".json").read_text()) for name, folder in folders.items()}
     r1 = {name: result["test"]["t2v"]["r1"] for name, result in found.items()}
     # Chance is a quarter of a percent; without training the backbone itself ranks well above it.
     assert min(r1.values()) > 40, r1
