@@ -39,6 +39,8 @@ def test_the_grammar(query, terms):
         ("a dog + - snow", "no words"),
         ("- snow", "only what should not"),
         ("0 * dog", "only what should not"),
+        ("9" * 400 + " * a dog + a lake", "beyond 1,000"),
+        ("a lake - 1001 * a dog", "beyond 1,000"),
         (" + ".join("abcdefghijklmnopq"), "at most 16"),
     ],
 )
@@ -101,5 +103,7 @@ def test_scores_of_terms_add_up_by_their_weights(library, kit):
         index.search(parse_query("a - a"), model)
     with pytest.raises(QueryError, match="only what should not"):
         index.search([Term("a", -1.0)], model)
+    with pytest.raises(QueryError, match="beyond"):
+        Term("a", float("nan"))
     with pytest.raises(QueryError, match="empty"):
         index.search([Term("a"), Term(" ")], model)

@@ -194,6 +194,15 @@ def test_other_sites_and_names_get_nothing(service):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_name_in_front_is_answered_to_when_it_is_given(start):
+    running = start(2, "--name", "videos.example.org")
+    proxied = {"host": "videos.example.org", "origin": "https://videos.example.org"}
+    assert running.ask.post("/api/v1/search", json={"query": "a"}, headers=proxied).status_code == 200
+    assert running.ask.get("/api/v1/stats", headers={"host": "other.example.org"}).status_code == 421
+    crossed = proxied | {"origin": "https://other.example.org"}
+    assert running.ask.post("/api/v1/search", json={"query": "a"}, headers=crossed).status_code == 403
+
+
 def test_one_client_cannot_ask_without_end(start):
     running = start(2, "--rate", "1")
     codes = [running.ask.get("/healthz").status_code for _ in range(12)]

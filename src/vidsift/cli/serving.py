@@ -26,18 +26,28 @@ def serve(
         list[Path] | None,
         typer.Option(help="A folder that may be indexed from the page, beside the index's own (repeatable)."),
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="A host name that is answered to, such as that of a proxy in front (repeatable)."),
+    ] = None,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second of one client.")] = 100.0,
     searches: Annotated[int | None, typer.Option(min=1, help="At once; default: one per core.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every request, as JSON.")] = False,
 ) -> None:
     """Serve an index: a page to search your videos in a browser, and an HTTP API."""
-    import os
-    from dataclasses import replace
-
+    from vidsift.ingest.decode import default_workers
     from vidsift.server.settings import ServerSettings
 
-    settings = ServerSettings(index, host, port, token or None, tuple(library or ()), rate=rate)
-    settings = replace(settings, searches=searches or len(os.sched_getaffinity(0)), burst=int(4 * rate))
+    settings = ServerSettings(
+        index,
+        host,
+        port,
+        token=token or None,
+        libraries=tuple(library or ()),
+        names=tuple(name or ()),
+        rate=rate,
+        searches=searches or default_workers(),
+    )
     serve_index(settings, verbose)
 
 

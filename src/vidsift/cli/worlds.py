@@ -50,6 +50,8 @@ def demo(
     """Render a small library, index it with the bundled model, search it, and say how well that went."""
     from vidsift.demo import run_demo
 
+    if serve and as_json:
+        raise typer.BadParameter("--json prints one document and ends; --serve goes on: take one of them")
     report = run_demo(folder.resolve(), videos, queries, lambda title, unit: progress_bar(title, unit, quiet))
     if as_json:
         say_json(report.to_dict())

@@ -87,7 +87,12 @@ def clean_derived(folder: str, version: int) -> None:
     parent = os.path.join(folder, FOLDER)
     if not os.path.isdir(parent):
         return
-    with _hold(parent):
+    try:
+        holding = _hold(parent)
+    except OSError as error:  # a file system without locks; older arrays take space, no more
+        log.warning("%s: older arrays stay (%s)", parent, error)
+        return
+    with holding:
         for name in os.listdir(parent):
             if name != str(version):
                 with suppress(FileNotFoundError):

@@ -10,15 +10,20 @@ from vidsift.errors import QueryError
 
 _SIGN = re.compile(r"\s([+-])(?=\s)")
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\*\s*(?=\S)")
-_MOST = 16
+_MOST, _HEAVIEST = 16, 1_000
 
 
 @dataclass(frozen=True)
 class Term:
-    """A sentence and how much it counts; below 0 it counts against a clip."""
+    """A sentence and how much it counts; below 0 it counts against a clip.  Raises QueryError for a weight
+    beyond 1,000 either way, or that is no number."""
 
     text: str
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not abs(self.weight) <= _HEAVIEST:
+            raise QueryError(f"the weight of {self.text!r} is beyond {_HEAVIEST:,}")
 
 
 def parse_query(query: str) -> tuple[Term, ...]:

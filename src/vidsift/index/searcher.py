@@ -83,33 +83,30 @@ class Index:
         return cls(path, config, _open_arrays(path, config))
 
     def refresh(self) -> bool:
-        """See what was committed since; True when that is anything."""
-        config = read_config(self.folder)
-        same = config.index_id == self.config.index_id
-        if same and table_version(self.folder) == self._arrays.version:
-            self.config = config
-            return False
-        arrays = _open_arrays(self.folder, config)
-        if same and arrays.version == self._arrays.version:
-            self.config = config
-            return False
-        self._arrays, self.config = arrays, config
-        self._checked.clear()
-        self._checked_rerankers.clear()
-        return True
+        """See what was committed since; True when that is anything. Not while other threads search: they
+        take `latest`."""
+        later = self.latest()
+        moved = later.arrays is not self._arrays
+        self._arrays, self.config = later._arrays, later.config
+        self._checked, self._checked_rerankers = later._checked, later._checked_rerankers
+        return moved
 
     def latest(self) -> Index:
         """This index as it is now, for those who search it from several threads: itself when there is nothing
         new, else another object, so that searches which run go on with what they began with."""
-        config = read_config(self.folder)
-        arrays = _open_arrays(self.folder, config)
-        if config == self.config and arrays.version == self._arrays.version:
+        config, arrays = read_config(self.folder), self._arrays
+        same = config.index_id == self.config.index_id
+        if not same or self.is_outdated():
+            found = _open_arrays(self.folder, config)
+            if not same or found.version != arrays.version:
+                arrays = found
+        if config == self.config and arrays is self._arrays:
             return self
-        found = Index(self.folder, config, arrays)
+        later = Index(self.folder, config, arrays)
         if config.model == self.config.model:
             # Checking a model costs a pass over its weights.
-            found._checked, found._checked_rerankers = self._checked, self._checked_rerankers
-        return found
+            later._checked, later._checked_rerankers = self._checked, self._checked_rerankers
+        return later
 
     def __len__(self) -> int:
         """Clips that can be found."""
@@ -476,7 +473,8 @@ def _open_arrays(folder: str, config: IndexConfig) -> Derived:
     if arrays is None and being_written(folder):
         # The writer makes the next arrays itself, every now and then: readers need not wait for them.
         arrays = open_newest(folder, config.index_id)
-    return arrays or build_derived(folder, config.index_id, _open_store(folder, config))
+    # Not by its truth: arrays of no clips are arrays.
+    return build_derived(folder, config.index_id, _open_store(folder, config)) if arrays is None else arrays
 
 
 def _open_store(folder: str, config: IndexConfig) -> Store:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from vidsift.errors import QueryError
 from vidsift.index import SearchResult
+from vidsift.index.types import file_key
 from vidsift.ingest import remove_paths
 from vidsift.server import schema
 from vidsift.server.guard import COOKIE, cookie_value
@@ -93,10 +94,9 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
     ) -> schema.VideoList:
         """The videos that can be found, in the order of their paths."""
         index = library.index
-        arrays = index.arrays
-        paths = sorted((arrays.paths[n], n) for n in range(len(arrays.paths)))
-        shown = [_video(library, index, n) for _, n in paths[offset : offset + limit]]
-        return schema.VideoList(total=len(paths), videos=shown)
+        order = library.catalogue(index).order
+        shown = [_video(library, index, number) for number in order[offset : offset + limit]]
+        return schema.VideoList(total=len(order), videos=shown)
 
     @router.get("/videos/{video}", tags=["library"])
     def video_details(video: Identity) -> schema.VideoDetails:
@@ -242,8 +242,6 @@ def _known(job: schema.Job | None, name: str) -> schema.Job:
 
 
 def _hit(library: Library, hit: Any) -> schema.Hit:
-    from vidsift.index.types import file_key
-
     video, shown = file_key(hit.path), library.shown(hit.path)
     return schema.Hit(
         video=video,
@@ -261,13 +259,9 @@ def _hit(library: Library, hit: Any) -> schema.Hit:
 
 
 def _video(library: Library, index: Any, number: int) -> schema.Video:
-    import json
-
-    from vidsift.index.types import file_key
-
     arrays = index.arrays
     path = os.fsdecode(arrays.paths[number])
-    rows = np.flatnonzero(arrays.file_of == number)
+    rows = library.catalogue(index).rows_of(number)
     shown, video = library.shown(path), file_key(path)
     return schema.Video(
         video=video,

@@ -101,7 +101,7 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1")
         if self._settings.is_loopback and not self._is_mine(host):
             # A page elsewhere whose name was pointed at this machine must not read the library.
-            return 421, "this service answers to localhost only"
+            return 421, "this service does not answer to that host name; --name adds one"
         origin = headers.get(b"origin", b"").decode("latin-1")
         if scope["method"] not in ("GET", "HEAD") and origin and urlsplit(origin).netloc != host:
             return 403, "requests from other sites are not taken"
@@ -128,7 +128,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return name in ("localhost", "127.0.0.1", "::1", self._settings.host)
+        return name in ("localhost", "127.0.0.1", "::1", self._settings.host, *self._settings.names)
 
     def _knows(self, headers: dict[bytes, bytes]) -> bool:
         token = self._settings.token or ""

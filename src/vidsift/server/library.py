@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vidsift.errors import QueryError
 from vidsift.index import Filter, Index, SearchResult, parse_query
@@ -23,6 +24,8 @@ from vidsift.video.still import decode_image
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
     from vidsift.models import RetrievalModel
+
+Rows = npt.NDArray[np.int64]
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at whether the index has grown."""
@@ -38,6 +41,24 @@ class ChangedError(Exception):
     """A file is not what was indexed (any more), so it is not given away."""
 
 
+class Catalogue:
+    """The videos of one snapshot.  numbers: of files in the arrays, by the video's id.  order: these numbers
+    in the order of their paths."""
+
+    def __init__(self, arrays: Derived) -> None:
+        self.arrays = arrays
+        paths = [arrays.paths[number] for number in range(len(arrays.paths))]
+        self.numbers = {file_key(os.fsdecode(path)): number for number, path in enumerate(paths)}
+        self.order = sorted(range(len(paths)), key=paths.__getitem__)
+        # Rows by file, and by time within each.
+        self._rows = np.lexsort((arrays.spans[:, 0], arrays.file_of))
+        self._ends = np.searchsorted(arrays.file_of[self._rows], np.arange(len(paths) + 1))
+
+    def rows_of(self, number: int) -> Rows:
+        """Rows of a file's clips, in the order of time."""
+        return self._rows[self._ends[number] : self._ends[number + 1]]
+
+
 class Library:
     """Thread-safe. Every question is answered from one snapshot of the index."""
 
@@ -51,7 +72,7 @@ class Library:
         self._turn = threading.BoundedSemaphore(searches)
         self._looking = threading.Lock()
         self._looked = time.monotonic()
-        self._names: tuple[Derived, dict[str, int]] | None = None
+        self._catalogue: Catalogue | None = None
         self._pictures: OrderedDict[str, bytes] = OrderedDict()
         self._store = Store.open(self.folder, self._index.model.fingerprint)
         self._storing = threading.Lock()
@@ -123,22 +144,23 @@ class Library:
         values = [cosines[i, : len(part)].tolist() for i, part in enumerate(times)]
         return [second for part in times for second in part], [value for part in values for value in part]
 
-    def rows_of(self, index: Index, video: str) -> Any:
+    def rows_of(self, index: Index, video: str) -> Rows:
         """Rows of a video's clips, in the order of time.  Raises UnknownError."""
-        number = self.number_of(index, video)
-        rows = np.flatnonzero(index.arrays.file_of == number)
-        return rows[np.argsort(index.arrays.spans[rows, 0], kind="stable")]
+        return self.catalogue(index).rows_of(self.number_of(index, video))
 
     def number_of(self, index: Index, video: str) -> int:
         """Which file of the arrays a video's id names.  Raises UnknownError."""
-        arrays, known = index.arrays, self._names
-        if known is None or known[0] is not arrays:
-            paths = (os.fsdecode(arrays.paths[n]) for n in range(len(arrays.paths)))
-            known = (arrays, {file_key(path): n for n, path in enumerate(paths)})
-            self._names = known
-        if video not in known[1]:
+        numbers = self.catalogue(index).numbers
+        if video not in numbers:
             raise UnknownError(video)
-        return known[1][video]
+        return numbers[video]
+
+    def catalogue(self, index: Index) -> Catalogue:
+        """The videos of a snapshot of the index; made once for each."""
+        known = self._catalogue
+        if known is None or known.arrays is not index.arrays:
+            known = self._catalogue = Catalogue(index.arrays)
+        return known
 
     def path_of(self, index: Index, video: str) -> str:
         """The path of a video that can be found.  Raises UnknownError."""

@@ -109,11 +109,6 @@ class Relevance(BaseModel):
     relevance: list[float]
 
 
-class Problem(BaseModel):
-    path: str
-    reason: str
-
-
 class Statistics(BaseModel):
     clips: int
     files: int

@@ -13,8 +13,9 @@ from vidsift.errors import ServiceError
 class ServerSettings:
     """index: the folder that is searched.  token: asked of every request; needed for any address that other
     machines can reach.  libraries: folders (besides the index's own roots) whose files may be indexed.
-    rate, burst: requests a second of one client, on average and at once.  image_bytes, json_bytes: the
-    largest bodies.  searches: at once; others wait.
+    names: host names that it answers to beside its own, such as that of a proxy in front.
+    rate: requests a second of one client on average; four times as many at once.  image_bytes, json_bytes:
+    the largest bodies.  searches: at once; others wait.
     Raises ServiceError for an open address without a token.
     """
 
@@ -23,8 +24,8 @@ class ServerSettings:
     port: int = 8765
     token: str | None = None
     libraries: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
     rate: float = 100.0
-    burst: int = 400
     image_bytes: int = 16 << 20
     json_bytes: int = 64 << 10
     searches: int = 2
@@ -37,6 +38,11 @@ class ServerSettings:
             )
         if self.token is not None and len(self.token) < 8:
             raise ServiceError("the token is too short to protect anything: at least 8 characters")
+
+    @property
+    def burst(self) -> float:
+        """Requests of one client at once."""
+        return 4 * self.rate
 
     @property
     def is_loopback(self) -> bool:
