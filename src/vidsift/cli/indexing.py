@@ -169,6 +169,8 @@ def compact(index: IndexFolder, as_json: AsJson = False) -> None:
     say(
         f"{index}: {done.clips} clips, {before} -> {after}, {done.fragments[0]} -> {done.fragments[1]} pieces"
     )
+    if done.bytes[1] > done.bytes[0]:
+        say("what was replaced is kept for an hour, for whoever reads it, and goes with the next compaction")
 
 
 def remove(
