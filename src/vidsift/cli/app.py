@@ -23,7 +23,6 @@ from vidsift.cli import (
 )
 from vidsift.cli.output import BROKE_OFF, DONE, WRONG_USE, ReaderGone, complain
 from vidsift.errors import QueryError, RecipeError, VidsiftError
-from vidsift.video.errors import VideoError
 
 # What typer answers when Ctrl-C ends a command.
 INTERRUPTED = 130
@@ -96,7 +95,7 @@ def _run() -> int:
     except (QueryError, RecipeError) as error:
         complain(str(error))
         return WRONG_USE
-    except (VidsiftError, VideoError) as error:
+    except (VidsiftError, _video_error()) as error:
         complain(str(error))
         return BROKE_OFF
     except (ReaderGone, BrokenPipeError):
@@ -110,6 +109,13 @@ def _run() -> int:
         complain("stopped; what was finished is kept, and the same command goes on from there")
         return BROKE_OFF
     return code
+
+
+def _video_error() -> type[Exception]:
+    # Asked for when something has gone wrong: its package imports numpy, which a help text need not wait for.
+    from vidsift.video.errors import VideoError
+
+    return VideoError
 
 
 def _drop_output() -> None:
