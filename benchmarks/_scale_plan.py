@@ -24,7 +24,7 @@ class Wishes:
 
     copies: of every shard.  per_s: queries.  load: share of the time that a core may work.  target_ms: for
     what one shard does.  fill: share of a machine's memory that arrays may take.  network_ms: there and back,
-    a query and its answer.  thumbnail: bytes.
+    a query and its answer.  thumbnail: bytes.  picked: by codes, in an index that is tuned to so many.
     """
 
     node_gib: float
@@ -36,6 +36,7 @@ class Wishes:
     fill: float
     network_ms: float
     thumbnail: int
+    picked: int
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,17 @@ class Laws:
     anonymous: Law
     table: dict[str, float]
 
-    def shard_ms(self, kind: str, clips: float) -> float:
-        """What a shard of so many clips does for a query: the scan and the rerank of its own best 100."""
-        return self.scan_ms(kind, clips) + self.rerank(clips)
+    def shard_ms(self, clips: float, picked: int | None) -> float:
+        """The most that a shard of so many clips does for a query: the scan, and the rerank of a hundred."""
+        return self.scan_ms(clips, picked) + self.rerank(clips)
 
-    def scan_ms(self, kind: str, clips: float) -> float:
-        """The scan alone."""
-        return self.scans.exact(clips) if kind == "exact" else self.scans.coded(clips, usual(clips))
+    def scan_ms(self, clips: float, picked: int | None) -> float:
+        """The scan alone.  picked: by codes; None scores every clip."""
+        return self.scans.exact(clips) if picked is None else self.scans.coded(clips, min(picked, clips))
 
-    def resident(self, kind: str, clips: float) -> float:
+    def resident(self, clips: float, coded: bool) -> float:
         """Bytes that have to be in memory for it: what is scanned and what is scored."""
-        return self.bytes["vectors"](clips) + (self.bytes["codes"](clips) if kind == "coded" else 0.0)
+        return self.bytes["vectors"](clips) + (self.bytes["codes"](clips) if coded else 0.0)
 
     def on_disk(self, clips: float) -> float:
         """Bytes of all arrays."""
@@ -71,34 +72,38 @@ class Laws:
 
 
 def usual(clips: float) -> int:
-    """How many clips the codes pick for an answer of a hundred in a shard of so many."""
+    """How many clips the codes pick for an answer of a hundred in an index of so many."""
     from vidsift.index.scan import PART, RESCORED, TIMES, TUNED_FOR
 
     return max(RESCORED, TIMES * TUNED_FOR, int(clips) // PART)
 
 
 def plan(
-    laws: Laws, kind: str, clips: int, wishes: Wishes, services: Floats, text_ms: float, seed: int
+    laws: Laws, picked: int | None, clips: int, wishes: Wishes, services: Floats, text_ms: float, seed: int
 ) -> dict[str, Any]:
     """The fewest machines that hold an index, are as fast as wished and answer as much as wished.
 
+    picked: by the codes of every shard, as if it were the whole index, so that the answers are the whole
+    index's (`vidsift.index.sharded`); None for the exact scan.
     services: seconds of single answers as measured, of which only the shape counts: a shard of another size
     is taken to be slow as often and as much.
     """
     # Over a queue that is half full the mean matters: every query works on every shard.
     skew = float(services.mean() / np.median(services))
     limit = min(wishes.target_ms, 1e3 * wishes.load * wishes.copies / wishes.per_s / skew)
-    shards = _fewest(lambda count: laws.shard_ms(kind, clips / count) <= limit)
+    shards = _fewest(lambda count: laws.shard_ms(clips / count, picked) <= limit)
+    resident = laws.resident(clips, picked is not None)
     usable = wishes.fill * wishes.node_gib * GIB
     nodes = max(
         math.ceil(shards / wishes.node_cores),
-        math.ceil((laws.resident(kind, clips) + shards * laws.anonymous(0)) / usable),
+        math.ceil((resident + shards * laws.anonymous(0)) / usable),
     )
     shards = nodes * wishes.node_cores
-    own = laws.shard_ms(kind, clips / shards)
+    own = laws.shard_ms(clips / shards, picked)
     load = wishes.per_s * own * skew / 1e3 / wishes.copies
     simulated = min(shards, MOST_SIMULATED)
-    rest = text_ms + wishes.network_ms
+    # Two rounds: the scan, and the rerank where the short list is.
+    rest = text_ms + 2 * wishes.network_ms
     latency = {}
     sent = 1.0
     for hedged in (False, True):
@@ -108,7 +113,7 @@ def plan(
         latency[hedged] = [rest + p for p in percentiles(found.max(0))]
     return {
         "clips": clips,
-        "scan": kind,
+        "scan": "exact" if picked is None else f"coded, {picked:,} picked",
         "seeds": [seed],
         "shards": shards,
         "nodes": nodes * wishes.copies,
@@ -117,7 +122,7 @@ def plan(
         "latency_ms": [round(p, 1) for p in latency[False]],
         "hedged_ms": [round(p, 1) for p in latency[True]],
         "hedging_costs": round(sent - 1, 3),
-        "memory_gib": round(laws.resident(kind, clips) / GIB, 1),
+        "memory_gib": round(resident / GIB, 1),
         "arrays_gib": round(laws.on_disk(clips) / GIB, 1),
         "core_ms_per_query": round(shards * own * skew, 1),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from _report import REPORTS
-from _scale_plan import GIB, MOST_SIMULATED, Laws, Wishes
+from _scale_plan import GIB, MOST_SIMULATED, Laws, Wishes, usual
 from _scale_shards import CORES
 
 SIZES, TAILS = "scale_model_sizes.png", "scale_model_tails.png"
@@ -54,9 +54,12 @@ In medians of a single answer, two replicas of every shard, simulated. Hedging i
 Machines of {wishes.node_cores} cores and {wishes.node_gib:g} GiB, {wishes.fill:.0%} of it for
 arrays; a shard a core, {wishes.copies} copies of each; {wishes.per_s:g} queries a second; a core
 works at most {wishes.load:.0%} of the time and a shard at most {wishes.target_ms:g} ms for a query.
-Latencies are p50 / p95 / p99 with {text_ms:.1f} ms for the text tower ([encode](encode.md)) and
-{wishes.network_ms:g} ms for the network, which is assumed. Machines are of all copies; with more
-than {MOST_SIMULATED} shards the slowest of {MOST_SIMULATED} is simulated.""",
+Latencies are p50 / p95 / p99 with {text_ms:.1f} ms for the text tower ([encode](encode.md)) and two
+rounds of {wishes.network_ms:g} ms over the network, which is assumed. Machines are of all copies;
+memory is what is scanned and scored; with more than {MOST_SIMULATED} shards the slowest of
+{MOST_SIMULATED} is simulated. The codes of every shard pick as many clips as those of the whole
+index would, so that answers are the whole index's: as many as usual, and as many as an index may be
+tuned to (`vidsift tune`), whose recall nobody has measured at these sizes.""",
         _plans(found["plans"]),
         "## What the price depends on",
         f"""
@@ -232,9 +235,10 @@ def plots(laws: Laws, measured: dict[bool, list[dict[str, Any]]], found: Found) 
 
 
 def _times(axes: Any, laws: Laws, clips: Any, rows: list[dict[str, Any]]) -> None:
+    scans = {"exact": lambda n: laws.scan_ms(n, None), "coded": lambda n: laws.scan_ms(n, usual(n))}
     colours = {"scan, exact, ms": "tab:orange", "scan, coded, ms": "tab:blue", "rerank of 100, ms": "0.5"}
     for kind, colour in _COLOURS.items():
-        axes.plot(clips, [laws.scan_ms(kind, n) for n in clips], color=colour, label=_NAMES[kind])
+        axes.plot(clips, [scans[kind](n) for n in clips], color=colour, label=_NAMES[kind])
     axes.plot(clips, [laws.rerank(n) for n in clips], color="0.5", label="rerank of 100")
     for row in rows:
         if row["what"] in colours:
@@ -256,7 +260,7 @@ def _memory(axes: Any, laws: Laws, measured: dict[bool, list[dict[str, Any]]]) -
     clips = np.logspace(np.log10(min(row["clips"] for row in measured[True])), 9, 40)
     for kind, colour in _COLOURS.items():
         label = f"memory: {_NAMES[kind]}"
-        axes.plot(clips, [laws.resident(kind, n) / GIB for n in clips], color=colour, label=label)
+        axes.plot(clips, [laws.resident(n, kind == "coded") / GIB for n in clips], color=colour, label=label)
     axes.plot(clips, [laws.on_disk(n) / GIB for n in clips], color="tab:green", label="disk: all arrays")
     for fitted, rows in measured.items():
         for row in rows:
@@ -274,15 +278,19 @@ def _memory(axes: Any, laws: Laws, measured: dict[bool, list[dict[str, Any]]]) -
 
 
 def _planned(axes: Any, rows: list[dict[str, Any]]) -> None:
-    for kind, colour in _COLOURS.items():
-        own = [row for row in rows if row["scan"] == kind]
-        for place, style in ((0, "-"), (2, "--")):
-            values = [row["latency_ms"][place] for row in own]
-            label = f"{kind} scan, {('p50', 'p95', 'p99')[place]}"
+    """Three plans for every number of clips: exact, by codes as usual, by codes that pick a fixed number."""
+    names = ("exact", "coded, as many picked as usual", rows[2]["scan"])
+    for number, (name, colour) in enumerate(zip(names, ("tab:orange", "tab:blue", "tab:cyan"), strict=True)):
+        own = rows[number::3]
+        for percentile, style in ((0, "-"), (2, "--")):
+            values = [row["latency_ms"][percentile] for row in own]
+            label = f"{name}, {('p50', 'p95', 'p99')[percentile]}"
             axes.plot([row["clips"] for row in own], values, style, marker="s", color=colour, label=label)
         for row in own:
-            where = (row["clips"], row["latency_ms"][0])
-            axes.annotate(f"{row['nodes']:,}", where, textcoords="offset points", xytext=(4, -12), fontsize=8)
+            where, beside = (row["clips"], row["latency_ms"][0]), (-30 + 22 * number, -14)
+            offset = {"textcoords": "offset points", "xytext": beside, "fontsize": 8, "color": colour}
+            axes.annotate(f"{row['nodes']:,}", where, **offset)
+    axes.margins(x=0.1)
     axes.set(
         xscale="log", xlabel="clips", ylabel="ms, text tower to answer", title="Plans (figures: machines)"
     )
