@@ -162,7 +162,7 @@ def _tails(rows: list[dict[str, Any]]) -> str:
     cases = list(dict.fromkeys((row["scan"], row["load"], row["hedged"]) for row in rows))
     counts = sorted({row["shards"] for row in rows})
     return _table(
-        ("scan", "load", "hedged", *(f"{count} shards" for count in counts)),
+        ("scan", "load", "hedged", *(f"S = {count}" for count in counts)),
         [
             (
                 kind,
@@ -290,12 +290,12 @@ def _planned(axes: Any, rows: list[dict[str, Any]]) -> None:
             where, beside = (row["clips"], row["latency_ms"][0]), (-30 + 22 * number, -14)
             offset = {"textcoords": "offset points", "xytext": beside, "fontsize": 8, "color": colour}
             axes.annotate(f"{row['nodes']:,}", where, **offset)
-    axes.margins(x=0.1)
+    axes.margins(x=0.2)
     axes.set(
         xscale="log", xlabel="clips", ylabel="ms, text tower to answer", title="Plans (figures: machines)"
     )
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_ylim(0, 1.5 * max(row["latency_ms"][2] for row in rows))
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
 
 
 def _slowest(axes: Any, rows: list[dict[str, Any]], load: float) -> None:
