@@ -143,7 +143,7 @@ def test_json_shapes_are_those_of_the_manual(library):
     document = library[2].search([1.0] * 16, k=1).to_dict()
     assert list(document) == ["query", "took_ms", "hits"]
     hit = document["hits"][0]
-    assert list(hit) == ["path", "score", "start", "end", "moment", "metadata"]
+    assert list(hit) == ["path", "score", "start", "end", "moment", "channels", "cue", "metadata"]
     assert list(hit["moment"]) == ["start", "end", "best"]
     assert all(type(hit[key]) is float for key in ("score", "start", "end"))
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from vidsift.cli.output import clock, printable, say, say_json, show_table
+
+
+class ChannelName(StrEnum):
+    """What `--channel` takes."""
+
+    PICTURES = "pictures"
+    WORDS = "words"
+    BOTH = "both"
 
 
 def search(
@@ -41,6 +50,9 @@ def search(
     having: Annotated[
         list[str] | None, typer.Option("--where", help="KEY=VALUE of the metadata, e.g. codec=hevc.")
     ] = None,
+    channel: Annotated[
+        ChannelName, typer.Option("--channel", help="What to search: pictures, words (subtitles) or both.")
+    ] = ChannelName.BOTH,
     clips: Annotated[
         bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
     ] = False,
@@ -52,19 +64,23 @@ def search(
     """
     from vidsift.errors import ModelNotFoundError, QueryError
     from vidsift.index import Filter, Index, parse_query
+    from vidsift.index.fusion import named_channels
     from vidsift.models import load_model
     from vidsift.video.still import read_image
 
     where = Filter(tuple(path or ()), after, before, shortest, longest, _pairs(having or []))
     if sum(asked is not None for asked in (query, image, like)) != 1:
         raise QueryError("ask with one thing: a sentence, --image or --like")
+    channels = named_channels(channel)
     opened = Index.open(index)
     grouped: Literal["clip", "video"] = "clip" if clips else "video"
     if like is not None:
         file, at = _file_and_time(like)
         vector = opened.vector(file, at)
         # The clip itself, or its video, is asked for and then left out.
-        result = opened.search(vector, k=k + 1, candidates=candidates, group_by=grouped, where=where)
+        result = opened.search(
+            vector, k=k + 1, candidates=candidates, group_by=grouped, where=where, channels=channels
+        )
         own = os.path.abspath(file)
         itself = [hit for hit in result.hits if hit.path == own][:1]
         result = replace(result, hits=[hit for hit in result.hits if hit not in itself][:k])
@@ -80,7 +96,9 @@ def search(
         if image is not None:
             opened.check_model(reader)
             asked = reader.encode_images(read_image(image, reader.preprocess.geometry)[None])[0]
-        result = opened.search(asked, reader, k=k, candidates=candidates, group_by=grouped, where=where)
+        result = opened.search(
+            asked, reader, k=k, candidates=candidates, group_by=grouped, where=where, channels=channels
+        )
     if as_json:
         say_json(result.to_dict() | ({} if query is None else {"query": query}))
         return
@@ -88,8 +106,17 @@ def search(
         moment = f"{clock(hit.moment.start)}-{clock(hit.moment.end)}"
         best = clock(hit.moment.best)
         say(f"{number:3d}  {hit.score:6.3f}  {moment:>15}  best {best}  {printable(hit.path)}")
+        if hit.cue is not None:
+            by = "words" if hit.channels == ("words",) else "pictures and words"
+            say(f'{"":32}  by {by}: "{printable(hit.cue.text)}"')
     if not result.hits:
-        none = "the index has no clips" if not len(opened) else "no clip fits the filters"
+        none = "no clip fits the filters"
+        if not len(opened):
+            none = "the index has no clips"
+        elif channel is ChannelName.WORDS:
+            none = "nobody says that"
+            if not opened.has_words:
+                none = "no subtitles came with its videos, or an older version indexed them (index again)"
         say(f"nothing found: {none}")
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,14 +21,16 @@ from vidsift.index.building import build_derived, clean_derived
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.derived import Derived, open_derived, open_newest
 from vidsift.index.filters import Filter
+from vidsift.index.fusion import CHANNELS, Found, check_channels, fuse
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.moments import find_moment
 from vidsift.index.queries import Term, as_terms, describe
 from vidsift.index.rerank import RerankWeights, rerank
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
-from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
+from vidsift.index.types import Channel, FileRecord, Floats, Hit, Moment, SearchResult
 from vidsift.index.upkeep import bytes_below
 from vidsift.index.versions import TABLE, table_version
+from vidsift.index.words import Said, WordSearch, words_of
 from vidsift.video import SegmentConfig
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Index:
         self.folder = folder
         self.config = config
         self._arrays = arrays
+        self._words = WordSearch(arrays, self._store)
         self._checked: weakref.WeakKeyDictionary[QueryEncoder, bool] = weakref.WeakKeyDictionary()
         self._checked_rerankers: weakref.WeakKeyDictionary[RetrievalModel, bool] = weakref.WeakKeyDictionary()
 
@@ -87,7 +90,7 @@ class Index:
         take `latest`."""
         later = self.latest()
         moved = later.arrays is not self._arrays
-        self._arrays, self.config = later._arrays, later.config
+        self._arrays, self._words, self.config = later._arrays, later._words, later.config
         self._checked, self._checked_rerankers = later._checked, later._checked_rerankers
         return moved
 
@@ -122,6 +125,11 @@ class Index:
         return table_version(self.folder) != self._arrays.version
 
     @property
+    def has_words(self) -> bool:
+        """Whether subtitles came with any of the videos."""
+        return len(self._arrays.word_rows) > 0
+
+    @property
     def version(self) -> int:
         """The table's version that this index shows."""
         return self._arrays.version
@@ -143,8 +151,9 @@ class Index:
             "clips": sum(file.clips for file in files),
             "files": sum(file.status != "failed" for file in files),
             "seconds": sum(file.duration for file in files if file.status != "failed"),
-            "failed": _problems(files, "failed"),
-            "partial": _problems(files, "partial"),
+            "failed": _problems(files, failed=True),
+            "partial": _problems(files, failed=False),
+            "words": self.has_words,
             "roots": list(self.config.roots),
             "model": asdict(self.config.model),
             "segmentation": asdict(self.config.segmentation),
@@ -203,8 +212,10 @@ class Index:
         group_by: Literal["video", "clip"] = "video",
         reranker: RetrievalModel | None = None,
         where: Filter | None = None,
+        channels: Collection[Channel] = CHANNELS,
     ) -> SearchResult:
-        """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
+        """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video; where the
+        index holds words (subtitles), fused by reciprocal rank with the clips that say the query's.
 
         query: a sentence, which `model` encodes; terms (`parse_query`), each of which is scored by itself,
         the scores being added up by their weights; or a sentence vector [D] of the index's model.
@@ -215,6 +226,8 @@ class Index:
         hold fewer than k videos, the best clips of the next videos join them.
         group_by: "video" keeps the best clip of each file, "clip" all clips.
         where: the answers are the best among the clips for which this holds, however few they are.
+        channels: what to search, "pictures", "words" or both. Words are looked for only where the index has
+        any and the query is made of words: of several terms those that count for a clip.
         Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model,
         or a reranker of whose clip features the index does not keep enough.
         """
@@ -231,6 +244,7 @@ class Index:
             if terms is None:
                 raise QueryError("a reranker reads the words of the query: give a sentence, not a vector")
             self._check_reranker(reranker)
+        used = check_channels(channels, has_words=terms is not None)
         began = time.perf_counter()
         asked = (
             [self._encode(term.text, model or reranker) for term in terms] if terms else [self._vector(query)]
@@ -241,8 +255,15 @@ class Index:
         encoded = time.perf_counter()
         allowed = None if where is None else where.rows(arrays)
         by_video, picked = group_by == "video", self.config.picked
-        rows, coarse = _recall(arrays, sentence, k, candidates, by_video, allowed, picked)
+        rows, coarse = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        if "pictures" in used:
+            rows, coarse = _recall(arrays, sentence, k, candidates, by_video, allowed, picked)
         recalled = time.perf_counter()
+        said: list[Said] = []
+        if "words" in used and self.has_words:
+            said = self._words.best(words_of(terms or ()), max(candidates, k), by_video, allowed)
+        looked, heard = len(rows), time.perf_counter()
+        rows, coarse = _joined(arrays, sentence, rows, coarse, said)
         counts = arrays.counts[rows]
         if reranker is None:
             frames = arrays.frames_of(rows)
@@ -252,10 +273,15 @@ class Index:
         else:
             found = [self._rescore(reranker, term.text, rows) for term in terms or ()]
             scores, relevance = _add_up(found, shares)
-        best = self._best(rows, scores, k, group_by == "video")
-        hits = [self._hit(int(rows[i]), float(scores[i]), relevance[i, : counts[i]]) for i in best]
+        best = self._fused(rows, scores[:looked], said, k, by_video)
+        hits = [
+            self._hit(int(rows[f.place]), float(scores[f.place]), relevance[f.place, : counts[f.place]], f)
+            for f in best
+        ]
         done = time.perf_counter()
-        took = {"encode": encoded - began, "recall": recalled - encoded, "rerank": done - recalled}
+        took = {"encode": encoded - began, "recall": recalled - encoded, "rerank": done - heard}
+        if "words" in used and self.has_words:
+            took["words"] = heard - recalled
         text = query if isinstance(query, str) else describe(terms or ())
         return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
 
@@ -347,18 +373,40 @@ class Index:
 
         return sorted(order.tolist(), key=place)[:k]
 
-    def _hit(self, row: int, score: float, relevance: Floats) -> Hit:
+    def _fused(
+        self, rows: npt.NDArray[np.int64], scores: Floats, said: list[Said], k: int, by_video: bool
+    ) -> list[Found]:
+        """The k best: places among the rows, of which pictures ranked the first ones by these scores."""
+        looked = len(scores)
+        if not said:
+            return [Found(place) for place in self._best(rows[:looked], scores, k, by_video)]
+        file_of, place_of = self._arrays.file_of, {row: place for place, row in enumerate(rows.tolist())}
+
+        def key(row: int) -> int:
+            return int(file_of[row]) if by_video else row
+
+        seen = [(key(int(rows[p])), p) for p in self._best(rows[:looked], scores, looked, by_video)]
+        return fuse(seen, [(key(one.row), place_of[one.row], one.cue) for one in said], k)
+
+    def _hit(self, row: int, score: float, relevance: Floats, found: Found) -> Hit:
         arrays = self._arrays
         start, end = (float(second) for second in arrays.spans[row])
+        moment = find_moment(relevance, arrays.times_of(row), start, end)
+        if found.cue is not None:
+            # A cue may reach over the clip's ends.
+            first, last = (min(max(second, start), end) for second in (found.cue.start, found.cue.end))
+            moment = Moment(first, max(first, last), first)
         return Hit(
             path=os.fsdecode(arrays.paths[int(arrays.file_of[row])]),
             score=score,
             start=start,
             end=end,
-            moment=find_moment(relevance, arrays.times_of(row), start, end),
+            moment=moment,
             metadata=json.loads(arrays.metadata[row]),
             clip_id=arrays.clip_ids[row].decode(),
             load_thumbnail=partial(_thumbnail, self.folder, self.config.model.fingerprint),
+            channels=found.channels,
+            cue=found.cue,
         )
 
     def _picked(self) -> int | None:
@@ -401,9 +449,20 @@ def _as_reranker(model: QueryEncoder | None) -> RetrievalModel | None:
     return model if isinstance(model, RetrievalModel) else None
 
 
-def _problems(files: Iterable[FileRecord], status: str) -> list[dict[str, str]]:
-    chosen = sorted((f for f in files if f.status == status), key=lambda f: os.fsencode(f.path))
-    return [{"path": f.path, "reason": f.error} for f in chosen]
+def _problems(files: Iterable[FileRecord], failed: bool) -> list[dict[str, str]]:
+    found = (f for f in files if f.problem and (f.status == "failed") == failed)
+    return [{"path": f.path, "reason": f.problem} for f in sorted(found, key=lambda f: os.fsencode(f.path))]
+
+
+def _joined(
+    arrays: Derived, sentence: Floats, rows: npt.NDArray[np.int64], coarse: Floats, said: list[Said]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The short list with the rows behind it that only words found: pictures score these as well."""
+    more = np.setdiff1d(np.array([one.row for one in said], np.int64), rows)
+    if not len(more):
+        return rows, coarse
+    scores: Floats = arrays.scan.vectors(more) @ sentence
+    return np.concatenate([rows, more]), np.concatenate([coarse, scores])
 
 
 def _recall(
@@ -462,8 +521,9 @@ def create_files(
 
 
 def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
-    """Build the arrays of the table as it is now, unless they are there, and remove older ones (a writer's
-    last act)."""
+    """Bring the index of words up to date, build the arrays of the table as it is now, unless they are there,
+    and remove older ones (a writer's last act)."""
+    store.index_words()
     build_derived(folder, config.index_id, store)
     clean_derived(folder, store.version)
 

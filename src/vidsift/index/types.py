@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from vidsift.video.types import Cue
+
 FileStatus = Literal["ok", "partial", "failed"]
+Channel = Literal["pictures", "words"]
 Floats = npt.NDArray[np.float32]
 
 
@@ -36,6 +39,7 @@ class ClipRecord:
     """One clip of a file on its way into the store; start and end in seconds of the file.
 
     parts: what the model's method needs of a clip beside its vectors (`vidsift.index.reranking`).
+    cues: what is said in it.
     """
 
     clip_id: str
@@ -45,6 +49,7 @@ class ClipRecord:
     thumbnail: bytes
     metadata: dict[str, Any]
     parts: bytes = b""
+    cues: tuple[Cue, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class FileRecord:
     """One file as the store knows it; `fingerprint` is empty when the file could not be read at all.
 
     A failed file has a record (so that it is not tried again until it changes) and no clips.
+    subtitles: of what the words of its clips are (`vidsift.video.subtitles.Subtitles.mark`); None where
+    nobody has looked.  subtitles_error: why some of them could not be read.
     """
 
     path: str
@@ -62,6 +69,13 @@ class FileRecord:
     status: FileStatus
     error: str
     clips: int
+    subtitles: str | None = None
+    subtitles_error: str = ""
+
+    @property
+    def problem(self) -> str:
+        """All that is wrong with the file; empty when nothing is."""
+        return "; ".join(part for part in (self.error, self.subtitles_error) if part)
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,8 @@ class Hit:
 
     `path` is absolute; bytes of a file name that are not UTF-8 are kept as surrogates (os.fsdecode), so
     the path opens the file. `thumbnail` is read from the store on first use.
+    score: of the pictures, whichever channel found the clip; hits are in the order of the fused ranks.
+    channels: "pictures", "words" or both.  cue: what is said, if words found it; the moment is then there.
     """
 
     path: str
@@ -96,6 +112,8 @@ class Hit:
     metadata: dict[str, Any]
     clip_id: str
     load_thumbnail: Callable[[str], bytes] = field(default=_no_thumbnail, repr=False, compare=False)
+    channels: tuple[Channel, ...] = ("pictures",)
+    cue: Cue | None = None
 
     @property
     def thumbnail(self) -> bytes:
@@ -110,13 +128,16 @@ class Hit:
             "start": self.start,
             "end": self.end,
             "moment": self.moment.to_dict(),
+            "channels": list(self.channels),
+            "cue": None if self.cue is None else asdict(self.cue),
             "metadata": self.metadata,
         }
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The hits, best first, and where the time went (milliseconds: encode, recall, rerank)."""
+    """The hits, best first, and where the time went (milliseconds: encode, recall, rerank, and words where
+    they were looked through)."""
 
     query: str
     hits: list[Hit]

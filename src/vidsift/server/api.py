@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -15,6 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from vidsift.errors import QueryError
 from vidsift.index import SearchResult
+from vidsift.index.fusion import named_channels
 from vidsift.index.types import file_key
 from vidsift.ingest import remove_paths
 from vidsift.server import schema
@@ -38,7 +40,11 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
 
     def answer(result: SearchResult, threshold: float | None) -> schema.SearchAnswer:
         measures.search(result.took_ms)
-        hits = [_hit(library, hit) for hit in result.hits if threshold is None or hit.score >= threshold]
+        hits = [
+            _hit(library, hit)
+            for hit in result.hits
+            if threshold is None or hit.score >= threshold or "words" in hit.channels
+        ]
         return schema.SearchAnswer(
             query=result.query, hits=hits, took_ms=result.took_ms, clips=len(library.index)
         )
@@ -50,7 +56,10 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
             raise QueryError("ask with one thing: query, or like")
         where = library.filter_for(asked.filters, asked.video)
         by_video = asked.group_by == "video"
-        result = library.search(asked.query, asked.like, None, asked.k, asked.candidates, by_video, where)
+        channels = named_channels(asked.channels)
+        result = library.search(
+            asked.query, asked.like, None, asked.k, asked.candidates, by_video, where, channels
+        )
         return answer(result, asked.threshold)
 
     @router.get("/search", tags=["search"])
@@ -58,10 +67,12 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
         q: Annotated[str, Query(min_length=1, max_length=1000, description="The sentence.")],
         k: Annotated[int, Query(ge=1, le=200)] = 20,
         group_by: Annotated[str, Query(pattern="^(video|moment)$")] = "video",
+        channels: schema.Channels = "both",
     ) -> schema.SearchAnswer:
         """The same for a sentence alone: easy to try by hand."""
         where = library.filter_for(schema.Filters(), None)
-        return answer(library.search(q, None, None, k, None, group_by == "video", where), None)
+        found = library.search(q, None, None, k, None, group_by == "video", where, named_channels(channels))
+        return answer(found, None)
 
     @router.post(
         "/search/image",
@@ -171,6 +182,7 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
             width=index.model.width,
             scan=index.arrays.scan.reason(index.config.picked),
             version=index.version,
+            words=index.has_words,
             folders=[printable(root) for root in index.config.roots],
             libraries=sorted(allowed),
         )
@@ -252,6 +264,8 @@ def _hit(library: Library, hit: Any) -> schema.Hit:
         start=hit.start,
         end=hit.end,
         moment=schema.Moment(**hit.moment.to_dict()),
+        channels=list(hit.channels),
+        cue=None if hit.cue is None else schema.Cue(**asdict(hit.cue)),
         metadata=hit.metadata,
         thumbnail=f"/api/v1/clips/{hit.clip_id}/thumbnail",
         content=f"/api/v1/videos/{video}/content",

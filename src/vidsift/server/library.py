@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from vidsift.errors import QueryError
 from vidsift.index import Filter, Index, SearchResult, parse_query
+from vidsift.index.fusion import CHANNELS
 from vidsift.index.store import Store
-from vidsift.index.types import FileRecord, file_key
+from vidsift.index.types import Channel, FileRecord, file_key
 from vidsift.video.still import decode_image
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Library:
         candidates: int | None,
         by_video: bool,
         where: Filter,
+        channels: Collection[Channel] = CHANNELS,
     ) -> SearchResult:
         """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
         index = self.index
@@ -120,7 +122,13 @@ class Library:
                 asked = self.model.encode_images(picture[None])[0]
             extra = 1 if like is not None else 0
             result = index.search(
-                asked, self.model, k=k + extra, candidates=candidates, group_by=group, where=where
+                asked,
+                self.model,
+                k=k + extra,
+                candidates=candidates,
+                group_by=group,
+                where=where,
+                channels=channels,
             )
         if query is not None:
             result = replace(result, query=query)

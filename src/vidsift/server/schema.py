@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Channels = Literal["pictures", "words", "both"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -40,7 +41,15 @@ class SearchRequest(_Strict):
         default=None, ge=1, le=10_000, description="Clips to rerank by their frames."
     )
     group_by: Literal["video", "moment"] = "video"
-    threshold: float | None = Field(default=None, allow_inf_nan=False, description="Leave out lower scores.")
+    threshold: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="Leave out lower scores; what is found by words stays.",
+    )
+    channels: Channels = Field(
+        default="both",
+        description="What to search: pictures, words (subtitles), or both fused by reciprocal rank.",
+    )
     video: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
         default=None, description="Search inside this video only."
     )
@@ -53,6 +62,14 @@ class Moment(BaseModel):
     best: float
 
 
+class Cue(BaseModel):
+    """What is said, from `start` to `end`."""
+
+    start: float
+    end: float
+    text: str
+
+
 class Hit(BaseModel):
     """A clip that answers, with the moment inside it; seconds of its file."""
 
@@ -60,10 +77,12 @@ class Hit(BaseModel):
     name: str
     path: str = Field(description="Below the folder that was indexed.")
     clip: str
-    score: float
+    score: float = Field(description="Of the pictures, whichever channel found the clip.")
     start: float
     end: float
     moment: Moment
+    channels: list[Literal["pictures", "words"]] = Field(description="What found it.")
+    cue: Cue | None = Field(description="What is said there, if words found it; the moment begins with it.")
     metadata: dict[str, Any]
     thumbnail: str = Field(description="Where the picture is, on this service.")
     content: str = Field(description="Where the video is, on this service.")
@@ -117,6 +136,7 @@ class Statistics(BaseModel):
     width: int
     scan: str
     version: int
+    words: bool = Field(description="Whether subtitles came with any of the videos.")
     folders: list[str]
     libraries: list[str] = Field(description="Folders whose files may be indexed.")
 

@@ -76,6 +76,8 @@ function filters() {
   return { paths: path ? [path] : [], shortest: number("shortest"), longest: number("longest") };
 }
 
+const channels = () => new FormData($("filters")).get("channels") ?? "both";
+
 const grouped = () => new FormData($("filters")).get("group") ?? "video";
 
 async function search(ask, told) {
@@ -113,7 +115,7 @@ function byWords(query, remember = true) {
   keepInHistory(query);
   if (remember) history.pushState({}, "", `?q=${encodeURIComponent(query)}`);
   return search(
-    () => post("/search", { query, k: 40, group_by: grouped(), filters: filters() }),
+    () => post("/search", { query, k: 40, group_by: grouped(), filters: filters(), channels: channels() }),
     `for “${query}”`,
   );
 }
@@ -205,9 +207,15 @@ function draw(hits) {
     card.querySelector(".name").textContent = hit.name;
     card.querySelector(".where").textContent = hit.score === null ? hit.path : `${hit.score.toFixed(3)} · ${hit.path}`;
     card.title = hit.path;
+    const spoken = card.querySelector(".spoken");
+    spoken.hidden = !hit.cue;
+    if (hit.cue) {
+      spoken.querySelector(".badge").textContent = foundBy(hit);
+      spoken.querySelector("q").textContent = hit.cue.text;
+    }
     card.setAttribute("aria-label", hit.score === null
       ? `${hit.name}, ${moment}`
-      : `${hit.name}, moment ${moment}, score ${hit.score.toFixed(3)}. Play from there`);
+      : `${hit.name}, moment ${moment}, score ${hit.score.toFixed(3)}${hit.cue ? `, found by ${foundBy(hit)}: ${hit.cue.text}` : ""}. Play from there`);
     const meter = card.querySelector(".meter");
     meter.hidden = hit.score === null;
     meter.firstElementChild.style.setProperty("width", `${100 * (high > low ? 0.12 + 0.88 * (hit.score - low) / (high - low) : 1)}%`);
@@ -216,6 +224,8 @@ function draw(hits) {
     return item;
   }));
 }
+
+const foundBy = (hit) => hit.channels.join(" and ");
 
 function preview(card, hit) {
   const picture = card.querySelector(".picture");
@@ -289,7 +299,8 @@ async function strip(hit) {
       bar.onclick = () => { $("video").currentTime = time; $("video").play().catch(() => {}); };
       return bar;
     }));
-    $("player-note").textContent = `The best moment is ${clock(hit.moment.start)} – ${clock(hit.moment.end)}.`;
+    const span = `${clock(hit.moment.start)} – ${clock(hit.moment.end)}`;
+    $("player-note").textContent = hit.cue ? `Said at ${span}: “${hit.cue.text}”` : `The best moment is ${span}.`;
   } catch (error) {
     $("player-note").textContent = error.message;
   }
@@ -319,6 +330,7 @@ function toggle(panel, open = $(panel).hidden) {
 }
 
 function tellStats(stats) {
+  $("channels").hidden = !stats.words;
   $("stats").textContent = `${stats.clips.toLocaleString()} clips of ${stats.files.toLocaleString()} videos; model ${stats.model.split("/").at(-1)}.`;
   $("folders").replaceChildren(...stats.libraries.map((value) => el("option", { value })));
 }
@@ -433,7 +445,10 @@ $("picture").onchange = () => {
   if (file) byPicture(file);
   $("picture").value = "";
 };
-$("show-filters").onclick = () => toggle("filters");
+$("show-filters").onclick = () => {
+  toggle("filters");
+  if (!$("filters").hidden) call("/stats").then(tellStats, (error) => { $("said").textContent = error.message; });
+};
 $("show-library").onclick = () => toggle("library");
 $("filters").onchange = again;
 $("filters").onreset = () => setTimeout(again);
