@@ -113,5 +113,5 @@ def search(table: Any, text: str, limit: int) -> pa.Table:
     from lancedb.query import MatchQuery
 
     query = table.search(MatchQuery(text, WORDS), query_type="fts")
-    columns = ["clip_id", "path", "path_bytes", "start", WORDS, "cue_times", "_score"]
+    columns = ["clip_id", "path", "path_bytes", WORDS, "cue_times", "_score"]
     return query.select(columns).limit(limit).to_arrow()

@@ -58,7 +58,7 @@ class Index:
         self.folder = folder
         self.config = config
         self._arrays = arrays
-        self._words = WordSearch(arrays, self._store)
+        self._words = WordSearch(arrays, partial(_open_store, folder, config))
         self._checked: weakref.WeakKeyDictionary[QueryEncoder, bool] = weakref.WeakKeyDictionary()
         self._checked_rerankers: weakref.WeakKeyDictionary[RetrievalModel, bool] = weakref.WeakKeyDictionary()
 
@@ -261,7 +261,7 @@ class Index:
         recalled = time.perf_counter()
         said: list[Said] = []
         if "words" in used and self.has_words:
-            said = self._words.best(words_of(terms or ()), max(candidates, k), by_video, allowed)
+            said = self._words.best(words_of(terms or ()), k, max(candidates, k), by_video, allowed)
         looked, heard = len(rows), time.perf_counter()
         rows, coarse = _joined(arrays, sentence, rows, coarse, said)
         counts = arrays.counts[rows]

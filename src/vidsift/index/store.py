@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import lancedb
@@ -239,10 +240,16 @@ class Store:
             rows = query.select(["path", "path_bytes"]).to_arrow().to_pylist()
         return {restore_path(row["path"], row["path_bytes"]) for row in rows}
 
-    def word_tokens(self, text: str) -> list[str]:
-        """The words of a query as the full-text index knows them; none where there is no such index."""
+    @cached_property
+    def has_words(self) -> bool:
+        """Whether there was a full-text index when this was first asked."""
         with _trouble(self.folder):
-            return [] if fulltext.index_name(self._table) is None else fulltext.tokens(self._table, text)
+            return fulltext.index_name(self._table) is not None
+
+    def word_tokens(self, text: str) -> list[str]:
+        """The words of a query as the full-text index knows them."""
+        with _trouble(self.folder):
+            return fulltext.tokens(self._table, text)
 
     def search_words(self, text: str, limit: int) -> pa.Table:
         """Rows of clips that say any word of a text, by BM25 (`_score`), best first."""

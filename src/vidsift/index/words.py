@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
+import math
 import re
 import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.int64]
 
 ENOUGH = 0.75
-"""A clip answers a query by its words if it says this part of them (common ones like "the" apart), rounded
-down, at least one, and both of two: "a red car on the grass" is not meant by whoever says "red" only."""
+
+
+def needed(asked: int) -> int:
+    """Of so many different words of a query ("the" and its like apart) a clip has to say this many to answer.
+
+    All of up to three, else three quarters, rounded up: who says "red" does not mean "a red car on the grass".
+    """
+    return math.ceil(ENOUGH * asked)
 
 
 @dataclass(frozen=True)
@@ -45,72 +52,94 @@ class WordSearch:
         self._store: Store | None = None
         self._opening = threading.Lock()
 
-    def best(self, text: str, count: int, by_video: bool, allowed: Rows | None = None) -> list[Said]:
-        """The best clips for a text, or the best clip of each of the best videos, by BM25: `count` of those
-        that say any word of it, without those that say too little of it. Equal scores: by path and time.
+    def best(self, text: str, k: int, count: int, by_video: bool, allowed: Rows | None = None) -> list[Said]:
+        """The clips that say most of a text's words, or the best such clip of each video, by BM25: the best k
+        for certain, and up to `count`. None, where the most is too little (`needed`).
 
         allowed: sorted rows to choose from.
         """
         try:
-            return self._best(self._opened(), text, count, by_video, allowed)
+            return self._best(self._opened(), text, k, count, by_video, allowed)
         except IndexStateError:
             # A version that was tidied away behind a snapshot that is hours old: the latest one serves.
             self._store = None
-            return self._best(self._opened(), text, count, by_video, allowed)
+            return self._best(self._opened(), text, k, count, by_video, allowed)
 
-    def _best(self, store: Store, text: str, count: int, by_video: bool, allowed: Rows | None) -> list[Said]:
-        asked = store.word_tokens(text)
+    def _best(
+        self, store: Store, text: str, k: int, count: int, by_video: bool, allowed: Rows | None
+    ) -> list[Said]:
+        asked = [re.compile(_pattern(token)) for token in store.word_tokens(text)] if store.has_words else []
         if not asked:
             return []
-        limit = 2 * count
+        limit = max(count, 2 * k)
         while True:
             found = store.search_words(text, limit)
-            ranked = self._ranked(found, by_video, allowed)
-            # Of equal scores at the end of a list some may be missing: only what is above is certain.
-            last = found["_score"][-1].as_py() if len(found) else 0.0
-            if len(found) < limit or sum(score > last for score, _, _ in ranked) >= count:
+            whole = len(found) < limit
+            ranked = self._ranked(found, by_video, allowed, whole)
+            if whole or len(ranked) >= k:
                 break
             limit *= 4
-        words = [(re.compile(_pattern(token)), token) for token in asked]
-        needed = len(asked) if len(asked) <= 2 else max(1, int(ENOUGH * len(asked)))
-        said = []
-        for score, row, place in ranked[:count]:
-            cues = store.cues_at(found, place)
-            per_cue = [{token for word, token in words if word.search(folded(cue.text))} for cue in cues]
-            if len(set().union(*per_cue)) >= needed:
-                most = max(range(len(cues)), key=lambda i: len(per_cue[i]))
-                said.append(Said(row, score, cues[most]))
-        return said
+        ranked = ranked[:count]
+        spoken = [said_of(found["words"][place].as_py(), asked) for _, _, place in ranked]
+        most = max(spoken, default=0)
+        if most < needed(len(asked)):
+            return []
+        return [
+            Said(row, score, max(store.cues_at(found, place), key=lambda cue: said_of(cue.text, asked)))
+            for (score, row, place), words in zip(ranked, spoken, strict=True)
+            if words == most
+        ]
 
-    def _ranked(self, found: Any, by_video: bool, allowed: Rows | None) -> list[tuple[float, int, int]]:
-        """Score, row of the arrays and place in `found` of what the snapshot holds and allows, best first."""
+    def _ranked(
+        self, found: Any, by_video: bool, allowed: Rows | None, whole: bool
+    ) -> list[tuple[float, int, int]]:
+        """Score, row of the arrays and place in `found` of what the snapshot holds and allows, best first;
+        equal scores in the order of path and time.  whole: nothing else matches."""
         arrays = self._arrays
-        names = found.select(["clip_id", "path", "path_bytes", "_score"]).to_pylist()
-        ranked = []
-        for place, name in enumerate(names):
-            row = self._row(name["clip_id"], name["path_bytes"] or name["path"].encode())
-            if row is not None and (allowed is None or _holds(allowed, row)):
-                ranked.append((name["_score"], row, place))
-        ranked.sort(
-            key=lambda r: (-r[0], arrays.paths[int(arrays.file_of[r[1]])], float(arrays.spans[r[1], 0]))
-        )
+        scores = found["_score"].to_numpy()
+        rows = self._rows(found)
+        keep = rows >= 0
+        if not whole and len(scores):
+            # Of equal scores at the end of a list some are missing.
+            keep &= scores > scores[-1]
+        if allowed is not None and len(allowed):
+            keep &= allowed[np.minimum(np.searchsorted(allowed, rows), len(allowed) - 1)] == rows
+        elif allowed is not None:
+            keep[:] = False
+        places = np.flatnonzero(keep)
+        places = places[np.lexsort((arrays.spans[rows[places], 0], -scores[places]))]
         if by_video:
-            best: dict[int, tuple[float, int, int]] = {}
-            for one in ranked:
-                best.setdefault(int(arrays.file_of[one[1]]), one)
-            ranked = list(best.values())
-        return ranked
+            _, first = np.unique(arrays.file_of[rows[places]], return_index=True)
+            places = places[np.sort(first)]
 
-    def _row(self, clip_id: str, path: bytes) -> int | None:
-        """The row of a clip; of several with its id (copies of a file), that of the path."""
-        arrays, name = self._arrays, clip_id.encode()
-        ids, rows = arrays.clip_ids, arrays.word_rows
-        at = bisect.bisect_left(rows, name, key=lambda row: ids[row])
-        while at < len(rows) and ids[rows[at]] == name:
-            if arrays.paths[int(arrays.file_of[rows[at]])] == path:
-                return int(rows[at])
-            at += 1
-        return None
+        def order(place: int) -> tuple[float, bytes, float]:
+            row = int(rows[place])
+            path = arrays.paths[int(arrays.file_of[row])]
+            return -float(scores[place]), path, float(arrays.spans[row, 0])
+
+        ranked = sorted(places.tolist(), key=order)
+        return [(float(scores[place]), int(rows[place]), place) for place in ranked]
+
+    def _rows(self, found: Any) -> Rows:
+        """The rows of clips that were found, -1 for what the snapshot does not hold."""
+        arrays, ids = self._arrays, self._ids
+        names = np.array(found["clip_id"].to_pylist(), dtype=ids.dtype)
+        at = np.searchsorted(ids, names)
+        last = np.searchsorted(ids, names, side="right")
+        rows = np.where(last > at, arrays.word_rows[np.minimum(at, len(ids) - 1)], -1)
+        # Copies of a file have the same clips: the path tells them apart.
+        for place in np.flatnonzero(last > at + 1).tolist():
+            raw, name = found["path_bytes"][place].as_py(), found["path"][place].as_py()
+            path = raw or name.encode()
+            same = arrays.word_rows[at[place] : last[place]].tolist()
+            rows[place] = next((r for r in same if arrays.paths[int(arrays.file_of[r])] == path), -1)
+        return rows
+
+    @cached_property
+    def _ids(self) -> npt.NDArray[np.bytes_]:
+        """The ids of `word_rows`: sorted."""
+        found: npt.NDArray[np.bytes_] = self._arrays.clip_ids[self._arrays.word_rows]
+        return found
 
     def _opened(self) -> Store:
         with self._opening:
@@ -119,9 +148,10 @@ class WordSearch:
             return self._store
 
 
-def _holds(rows: Rows, row: int) -> bool:
-    at = int(np.searchsorted(rows, row))
-    return at < len(rows) and int(rows[at]) == row
+def said_of(text: str, asked: Sequence[re.Pattern[str]]) -> int:
+    """How many of some words are said in a text."""
+    text = folded(text)
+    return sum(word.search(text) is not None for word in asked)
 
 
 def folded(text: str) -> str:
