@@ -10,7 +10,7 @@ import pytest
 
 from vidsift.errors import QueryError
 from vidsift.index import Filter, Index, compact_index
-from vidsift.index.fusion import fuse, fuse_ranks
+from vidsift.index.fusion import fuse_ranks
 from vidsift.index.queries import Term
 from vidsift.index.searcher import refresh_arrays
 from vidsift.index.store import Store
@@ -71,14 +71,6 @@ def names(hits) -> list[int]:
 def test_reciprocal_ranks_are_added_up():
     assert fuse_ranks([["a", "b", "c"], ["c", "d"]]) == ["c", "a", "b", "d"]
     assert fuse_ranks([["a"], ["b"]]) == ["a", "b"]
-    cue = Cue(0, 1, "said")
-    found = fuse(
-        [("p", 0), ("both", 1), ("late", 2)], [("both", 7, cue), ("late", 8, cue), ("only", 9, cue)], 2
-    )
-    assert [(f.place, f.channels, f.cue) for f in found] == [
-        (7, ("pictures", "words"), cue),
-        (8, ("words",), cue),
-    ], "of both, the place is that of the words; pictures had not shown the third among two"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +168,54 @@ def test_copies_of_a_video_have_their_own_words(new_store, kit):
     index = opened(folder, store)
     assert names(index.search("alpha", Asks(kit), channels=["words"]).hits) == [1]
     assert names(index.search("omega", Asks(kit), channels=["words"]).hits) == [2]
+
+
+def test_both_channels_are_fused_and_each_is_named(talk):
+    """Words: the most said first; pictures: file 0 first, since it is what the query is encoded as."""
+    pictures = names(talk.index.search("lisbon", talk.model, k=30, channels=["pictures"]).hits)
+    words = names(talk.index.search("lisbon", talk.model, channels=["words"]).hits)
+    assert sorted(words) == [1, 2]
+    score = {n: 1 / (61 + pictures.index(n)) for n in pictures}
+    for rank, n in enumerate(words):
+        score[n] += 1 / (61 + rank)
+    k = sorted(pictures.index(n) for n in words)[1]  # one of both is among the first k by its pictures
+    found = talk.index.search("lisbon", talk.model, k=k).hits
+    assert names(found) == sorted(score, key=lambda n: -score[n])[:k]
+    for hit in found:
+        (number,) = names([hit])
+        by = ("pictures",) * (number in pictures[:k]) + ("words",) * (number in words)
+        assert (hit.channels, hit.cue is not None) == (by, number in words)
+    assert {hit.channels for hit in found} == {("pictures",), ("words",), ("pictures", "words")}
+
+
+def test_near_duplicates_are_one_answer_that_shows_the_words_of_any(new_store, kit):
+    folder, store = new_store()
+    files = [said(kit, 1, seed=9), said(kit, 2, "alpha", seed=9), said(kit, 3, "alpha beta", seed=9)]
+    store.replace_files([*files, said(kit, 4), said(kit, 5, "alpha")], known=False)
+    index, model = opened(folder, store), Asks(kit)
+    for channels in (["pictures", "words"], ["words"]):
+        found = index.search("alpha", model, channels=channels).hits
+        twin = next(hit for hit in found if hit.alike)
+        assert (names([twin]), twin.cue) == ([2], Cue(0.0, 0.75, "alpha"))
+        others = {int(place.path[-6:-4]) for place in twin.alike}
+        assert others == ({1, 3} if "pictures" in channels else {3})
+        assert len(names(found)) == len(set(names(found))) == (3 if "pictures" in channels else 2)
+    every = index.search("alpha", model, channels=["words"], collapse=False).hits
+    assert sorted(names(every)) == [2, 3, 5]
+
+
+def test_a_line_belongs_to_the_moment_in_which_it_is_said(new_store, kit):
+    folder, store = new_store()
+    cues = {2: "alpha", 9: "alpha"}
+    clips = [
+        replace(kit.clip(100 + i, 4.0 * i), cues=(Cue(4.0 * i + 1, 4.0 * i + 2, cues.get(i, "beta")),))
+        for i in range(12)
+    ]
+    store.replace_files([(replace(kit.file("/lib/00.mp4", 12), subtitles="inside"), clips)], known=False)
+    index = opened(folder, store)
+    found = index.search("alpha", Asks(kit), k=20, group_by="moment").hits
+    assert sorted(hit.moment.start for hit in found if hit.cue) == [9.0, 37.0]
+    assert len({(hit.start, hit.end) for hit in found}) == len(found)
 
 
 def test_what_is_added_is_found_at_once_and_what_is_removed_no_more(talk, kit, monkeypatch):

@@ -6,11 +6,24 @@ import os
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidsift.cli.output import clock, printable, say, say_json, show_table
+
+if TYPE_CHECKING:
+    from vidsift.index import Hit
+    from vidsift.index.confidence import Level
+    from vidsift.index.ranking import GroupBy
+
+
+class Sureness(StrEnum):
+    """Levels of confidence that can be asked for."""
+
+    strong = "strong"
+    likely = "likely"
+    weak = "weak"
 
 
 class ChannelName(StrEnum):
@@ -53,9 +66,13 @@ def search(
     channel: Annotated[
         ChannelName, typer.Option("--channel", help="What to search: pictures, words (subtitles) or both.")
     ] = ChannelName.BOTH,
-    clips: Annotated[
-        bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
+    moments: Annotated[
+        bool, typer.Option("--moments", help="List moments, several of a video, not the best of each video.")
     ] = False,
+    clips: Annotated[
+        bool, typer.Option("--clips", help="List clips as they are stored, near-duplicates too.")
+    ] = False,
+    level: Annotated[Sureness | None, typer.Option(help="Leave out what is less sure than this.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the videos, and the moments inside them, that answer a sentence, or are like a picture or clip.
@@ -73,7 +90,9 @@ def search(
         raise QueryError("ask with one thing: a sentence, --image or --like")
     channels = named_channels(channel)
     opened = Index.open(index)
-    grouped: Literal["clip", "video"] = "clip" if clips else "video"
+    if moments and clips:
+        raise QueryError("list --moments or --clips, not both")
+    grouped: GroupBy = "clip" if clips else "moment" if moments else "video"
     if like is not None:
         file, at = _file_and_time(like)
         vector = opened.vector(file, at)
@@ -99,13 +118,20 @@ def search(
         result = opened.search(
             asked, reader, k=k, candidates=candidates, group_by=grouped, where=where, channels=channels
         )
+    relevant = result.relevant
+    if level is not None:
+        result = replace(result, hits=_sure_enough(result.hits, level.value))
     if as_json:
         say_json(result.to_dict() | ({} if query is None else {"query": query}))
         return
+    if relevant is False and result.hits:
+        say("nothing in this index seems to be that; the nearest are:")
     for number, hit in enumerate(result.hits, 1):
         moment = f"{clock(hit.moment.start)}-{clock(hit.moment.end)}"
         best = clock(hit.moment.best)
-        say(f"{number:3d}  {hit.score:6.3f}  {moment:>15}  best {best}  {printable(hit.path)}")
+        sure = "" if hit.confidence is None else f"  {hit.level:>6} {100 * hit.confidence:3.0f}%"
+        name = printable(hit.path)
+        say(f"{number:3d}  {hit.score:6.3f}{sure}  {moment:>15}  best {best}  {name}{_also(hit)}")
         if hit.cue is not None:
             by = "words" if hit.channels == ("words",) else "pictures and words"
             say(f'{"":32}  by {by}: "{printable(hit.cue.text)}"')
@@ -117,7 +143,28 @@ def search(
             none = "nobody says that"
             if not opened.has_words:
                 none = "no subtitles came with its videos, or an older version indexed them (index again)"
+        elif level is not None and relevant is not None:
+            none = f"no hit is as sure as {level.value!r}"
         say(f"nothing found: {none}")
+
+
+def _sure_enough(hits: list[Hit], least: Level) -> list[Hit]:
+    """The hits of this level and of those above, and what words found."""
+    from vidsift.errors import QueryError
+    from vidsift.index.confidence import LEVELS
+
+    if any(hit.level is None for hit in hits):
+        raise QueryError(
+            "--level: how sure the answers are is not known; ask with one sentence, of an index that "
+            "`vidsift index` has brought up to date"
+        )
+    enough = LEVELS[: LEVELS.index(least) + 1]
+    return [hit for hit in hits if hit.level in enough or "words" in hit.channels]
+
+
+def _also(hit: Hit) -> str:
+    """How many near-duplicates a hit has."""
+    return f"  (and {len(hit.alike)} alike)" if hit.alike else ""
 
 
 def _file_and_time(like: str) -> tuple[str, float | None]:

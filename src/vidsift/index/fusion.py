@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from vidsift.errors import QueryError
-from vidsift.index.types import Channel
+from vidsift.index.ranking import Answer, ShortList
+from vidsift.index.types import Channel, Moment
+from vidsift.index.words import Said
 from vidsift.video.types import Cue
 
 CHANNELS: tuple[Channel, ...] = ("pictures", "words")
@@ -16,15 +17,6 @@ Key = TypeVar("Key")
 RANK_CONSTANT = 60
 """Of Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
 methods", SIGIR 2009."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """An answer: its place among the candidates, the channels that found it, and what is said in it."""
-
-    place: int
-    channels: tuple[Channel, ...] = ("pictures",)
-    cue: Cue | None = None
 
 
 def named_channels(name: str) -> tuple[Channel, ...]:
@@ -59,22 +51,67 @@ def fuse_ranks(rankings: Sequence[Sequence[Key]]) -> list[Key]:
     return sorted(scores, key=lambda key: -scores[key])
 
 
-def fuse(pictures: Sequence[tuple[Key, int]], words: Sequence[tuple[Key, int, Cue]], k: int) -> list[Found]:
-    """The k best of two rankings of keys (clips, or videos) with their places, best first.
+def fuse(
+    short: ShortList, ranked: Sequence[Answer], said: Sequence[Said], k: int, pictures: bool
+) -> list[Answer]:
+    """The k best of what pictures and words found, best first.
 
-    Of a key that words found the place and the cue are those of the words. Pictures are named as having
+    ranked: all answers of the short list as pictures rank them.  said: what words found, all of it in the
+    short list.  pictures: whether their ranks count.
+    An answer that words found is the clip in which it is said, at that moment. Pictures are named as having
     found what is among their own first k: behind that they rank everything.
     """
-    said = {key: (place, cue) for key, place, cue in words}
-    seen = dict(pictures)
-    shown = {key for key, _ in pictures[:k]}
+    place_of = {int(row): place for place, row in enumerate(short.rows.tolist())}
+    owners = _Owners(short, ranked)
+    spoken: dict[int, tuple[int, Cue]] = {}
+    for one in said:
+        place = place_of[one.row]
+        spoken.setdefault(owners.of(place, one.cue), (place, one.cue))
+    seen = range(len(ranked)) if pictures else range(0)
     answers = []
-    # Words first: of equal ranks that is the rarer find.
-    for key in fuse_ranks([list(said), list(seen)])[:k]:
-        if key in said:
-            place, cue = said[key]
-            both: tuple[Channel, ...] = ("pictures", "words") if key in shown else ("words",)
-            answers.append(Found(place, both, cue))
-        else:
-            answers.append(Found(seen[key]))
+    # Words first: of equal ranks theirs is the rarer find.
+    for number in fuse_ranks([list(spoken), seen])[:k]:
+        answer = ranked[number]
+        if number in spoken:
+            place, cue = spoken[number]
+            by_both = pictures and number < k
+            answer = _told(short, answer, place, cue, CHANNELS if by_both else ("words",))
+        answers.append(answer)
     return answers
+
+
+def _told(short: ShortList, answer: Answer, place: int, cue: Cue, channels: tuple[Channel, ...]) -> Answer:
+    """An answer of pictures as words tell it: by the clip in which the cue is said."""
+    alike = answer.alike
+    if place in alike:
+        alike = tuple(sorted({answer.at, *alike} - {place}))
+    start, end = short.span(place)
+    # A cue may reach over the clip's ends.
+    first, last = (min(max(second, start), end) for second in (cue.start, cue.end))
+    return Answer(place, Moment(first, max(first, last), first), alike, channels, cue)
+
+
+class _Owners:
+    """Which answer a clip of the short list belongs to: one has near-duplicates, other clips of its video, or
+    clips that its moment goes on in."""
+
+    def __init__(self, short: ShortList, ranked: Sequence[Answer]) -> None:
+        self._short, self._ranked = short, ranked
+        self._by_place: dict[int, int] = {}
+        self._by_file: dict[int, list[int]] = {}
+        for number, answer in enumerate(ranked):
+            for place in (answer.at, *answer.alike):
+                self._by_place[place] = number
+                self._by_file.setdefault(short.file(place), []).append(number)
+
+    def of(self, place: int, cue: Cue) -> int:
+        """The number of the answer that a clip belongs to; of several of its video the nearest to the cue."""
+        if place in self._by_place:
+            return self._by_place[place]
+        numbers = self._by_file[self._short.file(place)]
+
+        def distance(number: int) -> float:
+            moment = self._ranked[number].moment
+            return max(moment.start - cue.end, cue.start - moment.end)
+
+        return min(numbers, key=distance)

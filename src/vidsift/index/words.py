@@ -29,7 +29,7 @@ ENOUGH = 0.75
 def needed(asked: int) -> int:
     """Of so many different words of a query ("the" and its like apart) a clip has to say this many to answer.
 
-    All of up to three, else three quarters, rounded up: who says "red" does not mean "a red car on the grass".
+    All of up to three, else three quarters, rounded up: who says "red" does not mean "a red car on grass".
     """
     return math.ceil(ENOUGH * asked)
 

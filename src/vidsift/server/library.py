@@ -24,6 +24,7 @@ from vidsift.video.still import decode_image
 
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
+    from vidsift.index.ranking import GroupBy
     from vidsift.models import RetrievalModel
 
 Rows = npt.NDArray[np.int64]
@@ -105,13 +106,13 @@ class Library:
         image: bytes | None,
         k: int,
         candidates: int | None,
-        by_video: bool,
+        group_by: GroupBy,
         where: Filter,
+        collapse: bool | None = None,
         channels: Collection[Channel] = CHANNELS,
     ) -> SearchResult:
         """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
         index = self.index
-        group: Any = "video" if by_video else "clip"
         asked: Any = None if query is None else parse_query(query)
         if like is not None:
             row = self._row(index, like)
@@ -126,8 +127,9 @@ class Library:
                 self.model,
                 k=k + extra,
                 candidates=candidates,
-                group_by=group,
+                group_by=group_by,
                 where=where,
+                collapse=collapse,
                 channels=channels,
             )
         if query is not None:
