@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -239,6 +241,27 @@ def test_what_is_added_is_found_at_once_and_what_is_removed_no_more(talk, kit, m
     store.replace_files([said(kit, 42, "alpha"), said(kit, 43, "alpha")], known=False)
     opened(talk.folder, store)
     assert store._table.index_stats("words_idx").num_unindexed_rows == 0
+
+
+def test_a_snapshot_whose_version_was_tidied_away_still_finds_words(talk, kit, monkeypatch):
+    assert names(talk.index.search("moreau", talk.model, channels=["words"]).hits) == [1]
+    monkeypatch.setattr("vidsift.index.store.OLD_VERSIONS", timedelta(milliseconds=1))
+    for number in range(40, 60):
+        talk.store.replace_files([said(kit, number, "alpha")], known=False)
+    compact_index(talk.folder)
+    cold = Index(talk.folder, talk.index.config, talk.index.arrays)
+    for index in (talk.index, cold):
+        assert names(index.search("happy lisbon", talk.model, channels=["words"]).hits) == [2]
+        assert not index.search("alpha", talk.model, channels=["words"]).hits, "not in the snapshot"
+
+
+def test_many_may_ask_at_once(talk):
+    def ask(query: str) -> list[int]:
+        return names(talk.index.search(query, talk.model, channels=["words"]).hits)
+
+    asked = ["moreau", "happiness", "dancing flies", "red car"] * 10
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, asked)) == [[1], [2], [3], [5]] * 10
 
 
 def test_words_are_renewed_without_touching_the_rest(talk, kit):
