@@ -19,7 +19,7 @@ from vidsift.index import Index
 from vidsift.index.store import Store
 from vidsift.ingest import index_paths, remove_paths
 from vidsift.video import SegmentConfig, VideoError, read_clips
-from vidsift.video.subtitles import Subtitles, read_subtitles, subtitles_of
+from vidsift.video.subtitles import Subtitles, TextTrack, read_subtitles, subtitles_of
 from vidsift.video.types import Cue, Geometry
 
 SRT = "1\n00:00:00,200 --> 00:00:00,900\n{}\n\n"
@@ -27,9 +27,7 @@ HEADER = b"[Script Info]\r\nScriptType: v4.00+\r\n\r\n[Events]\r\nFormat: Layer,
 SAID = [Cue(0.2, 0.9, "hello world"), Cue(1.0, 2.5, "happy zebras dance")]
 
 
-def with_track(
-    path: Path, codec: str, cues: Sequence[Cue] = SAID, first: float = 0.0, spoil: bool = False
-) -> None:
+def with_track(path: Path, codec: str, cues: Sequence[Cue] = SAID, first: float = 0.0) -> None:
     """Three seconds of video with a track of text.  first: where the container's clock begins."""
     with av.open(str(path), "w") as out:
         video, words = out.add_stream("libx264", rate=10), out.add_stream(codec)
@@ -42,8 +40,7 @@ def with_track(
         for number, cue in enumerate(cues):
             event = f"{number},0,Default,,0,0,0,,{cue.text}".encode()
             length = round(1000 * (cue.end - cue.start))
-            made = words.codec_context.encode_subtitle(SubtitleSet.create(event, 0, length, pts=0))
-            packet = av.Packet(b"\xff\xff" + bytes(made)) if spoil else made
+            packet = words.codec_context.encode_subtitle(SubtitleSet.create(event, 0, length, pts=0))
             packet.stream, packet.time_base = words, Fraction(1, 1000)
             packet.pts = packet.dts = round(1000 * (first + cue.start))
             packet.duration = length
@@ -151,7 +148,7 @@ def test_a_sidecar_comes_goes_and_changes_and_no_picture_is_encoded_again(talk):
 
 def test_broken_subtitles_cost_the_words_only(talk, video):
     (talk.lib / "talk.srt").write_bytes(b"\x00\x01\x02" * 50)
-    with_track(talk.lib / "spoilt.mp4", "mov_text", spoil=True)
+    with_track(talk.lib / "spoilt.mp4", "mov_text")
     os.mkfifo(talk.lib / "spoilt.srt")
     report = talk.sync(workers=1)
     assert (report.added, report.failed) == (2, [])
@@ -160,6 +157,46 @@ def test_broken_subtitles_cost_the_words_only(talk, video):
     assert reasons["spoilt.mp4"] == "spoilt.srt: is not a regular file"
     assert len(Index.open(talk.index)) == 2
     assert talk.sync().partial == report.partial
+
+
+def test_what_breaks_the_reader_of_words_is_told_once_and_not_tried_again(talk, monkeypatch):
+    talk.sync()
+
+    def breaks(*args):
+        raise RuntimeError("of all things")
+
+    (talk.lib / "talk.srt").write_text(SRT.format("fine"))
+    monkeypatch.setattr("vidsift.ingest.reading.subtitles_of", breaks)
+    report = talk.sync()
+    assert [problem.reason for problem in report.partial] == ["the reader broke: RuntimeError: of all things"]
+    monkeypatch.undo()
+    assert talk.sync().partial == report.partial
+    assert talk.words()["talk.mp4"][0] is None
+    (talk.lib / "talk.srt").write_text(SRT.format("fine now"))
+    assert talk.sync().partial == []
+    assert talk.words()["talk.mp4"][0] == "fine now"
+
+
+def test_a_damaged_packet_of_a_track_is_told_and_passed_over(talk, monkeypatch):
+    with_track(talk.lib / "spoilt.mp4", "mov_text")
+    take, taken = TextTrack.take, []
+
+    def first_is_damaged(track: TextTrack, packet: av.Packet) -> None:
+        said = packet.size > 2  # between lines mp4 has packets that say nothing
+        spoilt = SimpleNamespace(size=9, pts=0, duration=1, time_base=packet.time_base, decode=refuse)
+        take(track, spoilt if said and not taken else packet)
+        taken.extend([packet] * said)
+
+    def refuse() -> None:
+        raise av.InvalidDataError(1, "Invalid data found")
+
+    monkeypatch.setattr(TextTrack, "take", first_is_damaged)
+    report = talk.sync()
+    assert report.added == 2
+    assert [problem.reason for problem in report.partial] == [
+        "its subtitles cannot be decoded: Invalid data found"
+    ]
+    assert talk.words()["spoilt.mp4"] == ("happy zebras dance", "inside")
 
 
 def test_words_go_with_a_renamed_file_and_copies_have_their_own(talk):

@@ -67,7 +67,7 @@ class TextTrack:
             for part in packet.decode():
                 if isinstance(part, AssSubtitle) and (text := plain(part.dialogue)):
                     self._cues.append(Cue(start, end, text))
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             self.problem = self.problem or f"its subtitles cannot be decoded: {say(error)}"
 
     def cues(self, start: float = 0.0) -> list[Cue]:
