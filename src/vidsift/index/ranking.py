@@ -16,9 +16,9 @@ from vidsift.video.types import Cue
 GroupBy = Literal["video", "moment", "clip"]
 Rows = npt.NDArray[np.int64]
 
-ALIKE = 0.98
-"""Clips are near-duplicates when their coarse vectors and all their frames, in order, have cosines of at
-least this: a copy, another encoding or size of the same pictures (benchmarks/reports/duplicates.md)."""
+ALIKE, FRAMES_ALIKE = 0.98, 0.9
+"""Clips are near-duplicates when their coarse vectors, and all their frames in order, have cosines of at
+least this: copies, other encodings or sizes of the same pictures (benchmarks/reports/duplicates.md)."""
 
 TOUCHING = 0.5
 """Moments of one video with no more seconds between them go on into each other."""
@@ -83,7 +83,7 @@ class ShortList:
         if self._count(i) != self._count(j):
             return False
         one, other = (_unit(self.frames[n, : self._count(n)].astype(np.float32)) for n in (i, j))
-        return bool((np.einsum("fd,fd->f", one, other) >= ALIKE).all())
+        return bool((np.einsum("fd,fd->f", one, other) >= FRAMES_ALIKE).all())
 
     def ordered(self) -> list[int]:
         """Places, best first; equal scores in the order of path and time."""
