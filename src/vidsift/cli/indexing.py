@@ -119,6 +119,8 @@ def info(index: IndexFolder, as_json: AsJson = False) -> None:
     say(f"clips     {found['clips']} of {found['files']} files, {clock(found['seconds'])} in all")
     say(f"model     {model['name']}, {model['frames_per_clip']} frames a clip, {model['width']} dimensions")
     say(f"scan      {found['scan']}; {found['scan_reason']}")
+    if found["words"]:
+        say("words     subtitles came with some of the videos; what is said is searched, too")
     for root in found["roots"]:
         say(f"root      {printable(root)}")
     for title in ("failed", "partial"):

@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"
 SCAN = "scan.faiss"
 CODES = "codes.faiss"
 FRAMES = "frames.i8"
+WORDS = "words.npy"
 ARRAYS = ("slots", "scales", "times", "counts", "spans", "file_of", "clip_ids")
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
 
@@ -41,6 +42,7 @@ class Derived:
     what was removed stays until the index is compacted.
     scales: [N, F].  counts: [N].  times: [N, F] seconds after the clip's start.  spans: [N, 2] seconds.
     file_of: [N] row of `paths`.  clip_ids: [N] bytes.
+    word_rows: rows of the clips of files with subtitles, in the order of their ids; empty without any.
     """
 
     version: int
@@ -57,6 +59,7 @@ class Derived:
     clip_ids: npt.NDArray[np.bytes_]
     paths: _Texts
     metadata: _Texts
+    word_rows: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.file_of)
@@ -138,6 +141,11 @@ def load_derived(path: str, index_id: str) -> Derived:
         raise ValueError("its parts do not belong together")
     if clips and not 0 <= int(arrays["slots"].min()) <= int(arrays["slots"].max()) < manifest["slots"]:
         raise ValueError("frames are missing")
+    # Arrays that are older than words have none.
+    words = manifest.get("words", 0)
+    word_rows = _map_array(os.path.join(path, WORDS)) if words else np.zeros(0, np.int64)
+    if len(word_rows) != words:
+        raise ValueError("rows with words are missing")
     return Derived(
         version=manifest["version"],
         scan=Scan(scan, codes, manifest["scale"]),
@@ -146,6 +154,7 @@ def load_derived(path: str, index_id: str) -> Derived:
         memory=memory,
         paths=paths,
         metadata=metadata,
+        word_rows=word_rows,
         **cast(dict[str, Any], arrays),
     )
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from vidsift.index.derived import Derived
 from vidsift.index.moments import find_moment, level_of
-from vidsift.index.types import Floats, Moment
+from vidsift.index.types import Channel, Floats, Moment
+from vidsift.video.types import Cue
 
 GroupBy = Literal["video", "moment", "clip"]
 Rows = npt.NDArray[np.int64]
@@ -25,11 +26,14 @@ TOUCHING = 0.5
 
 @dataclass(frozen=True)
 class Answer:
-    """A clip that answers.  at: its place in the short list.  alike: places of its near-duplicates."""
+    """A clip that answers.  at: its place in the short list.  alike: places of its near-duplicates.
+    channels: what found it.  cue: what is said in it, if words did."""
 
     at: int
     moment: Moment
     alike: tuple[int, ...] = ()
+    channels: tuple[Channel, ...] = ("pictures",)
+    cue: Cue | None = None
 
 
 @dataclass(frozen=True)

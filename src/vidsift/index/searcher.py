@@ -6,7 +6,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,14 +22,16 @@ from vidsift.index.confidence import Background, confidence, level
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.derived import Derived, open_derived, open_newest
 from vidsift.index.filters import Filter
+from vidsift.index.fusion import CHANNELS, check_channels, fuse
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.queries import Term, as_terms, describe
 from vidsift.index.ranking import Answer, GroupBy, ShortList, choose
 from vidsift.index.rerank import RerankWeights, rerank
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
-from vidsift.index.types import FileRecord, Floats, Hit, Place, SearchResult
+from vidsift.index.types import Channel, FileRecord, Floats, Hit, Place, SearchResult
 from vidsift.index.upkeep import bytes_below
 from vidsift.index.versions import TABLE, table_version
+from vidsift.index.words import Said, WordSearch, words_of
 from vidsift.video import SegmentConfig
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Index:
         self.folder = folder
         self.config = config
         self._arrays = arrays
+        self._words = WordSearch(arrays, partial(_open_store, folder, config))
         self._checked: weakref.WeakKeyDictionary[QueryEncoder, bool] = weakref.WeakKeyDictionary()
         self._checked_rerankers: weakref.WeakKeyDictionary[RetrievalModel, bool] = weakref.WeakKeyDictionary()
 
@@ -93,7 +96,7 @@ class Index:
         take `latest`."""
         later = self.latest()
         moved = later.arrays is not self._arrays
-        self._arrays, self.config = later._arrays, later.config
+        self._arrays, self._words, self.config = later._arrays, later._words, later.config
         self._checked, self._checked_rerankers = later._checked, later._checked_rerankers
         return moved
 
@@ -128,6 +131,11 @@ class Index:
         return table_version(self.folder) != self._arrays.version
 
     @property
+    def has_words(self) -> bool:
+        """Whether subtitles came with any of the videos."""
+        return len(self._arrays.word_rows) > 0
+
+    @property
     def version(self) -> int:
         """The table's version that this index shows."""
         return self._arrays.version
@@ -149,8 +157,9 @@ class Index:
             "clips": sum(file.clips for file in files),
             "files": sum(file.status != "failed" for file in files),
             "seconds": sum(file.duration for file in files if file.status != "failed"),
-            "failed": _problems(files, "failed"),
-            "partial": _problems(files, "partial"),
+            "failed": _problems(files, failed=True),
+            "partial": _problems(files, failed=False),
+            "words": self.has_words,
             "roots": list(self.config.roots),
             "model": asdict(self.config.model),
             "segmentation": asdict(self.config.segmentation),
@@ -231,8 +240,10 @@ class Index:
         reranker: RetrievalModel | None = None,
         where: Filter | None = None,
         collapse: bool | None = None,
+        channels: Collection[Channel] = CHANNELS,
     ) -> SearchResult:
-        """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
+        """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video; where the
+        index holds words (subtitles), fused by reciprocal rank with the clips that say the query's.
 
         query: a sentence, which `model` encodes; terms (`parse_query`), each of which is scored by itself,
         the scores being added up by their weights; or a sentence vector [D] of the index's model.
@@ -246,6 +257,8 @@ class Index:
         where: the answers are the best among the clips for which this holds, however few they are.
         collapse: tell near-duplicates of an answer with it (`Hit.alike`) instead of as answers; None does so
         unless all clips are asked for.
+        channels: what to search, "pictures", "words" or both. Words are looked for only where the index has
+        any and the query is made of words: of several terms those that count for a clip.
         Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model,
         or a reranker of whose clip features the index does not keep enough.
         """
@@ -260,22 +273,35 @@ class Index:
         asked = self._understand(query, model, reranker)
         encoded = time.perf_counter()
         allowed = None if where is None else where.rows(arrays)
+        used = check_channels(channels, has_words=asked.terms is not None)
+        by_video, count = group_by == "video", max(candidates, k)
+        said: list[Said] = []
+        if "words" in used and self.has_words:
+            said = self._words.best(words_of(asked.terms or ()), k, count, by_video, allowed)
+        heard = time.perf_counter()
         total = len(arrays) if allowed is None else len(allowed)
-        by_video, picked, recalling, wanted = group_by == "video", self.config.picked, 0.0, k
+        picked, recalling, wanted = self.config.picked, 0.0, k
         while True:
             before = time.perf_counter()
-            rows, coarse = _recall(arrays, asked.sentence, wanted, candidates, by_video, allowed, picked)
+            rows, coarse = np.zeros(0, np.int64), np.zeros(0, np.float32)
+            if "pictures" in used:
+                rows, coarse = _recall(arrays, asked.sentence, wanted, candidates, by_video, allowed, picked)
+            rows, coarse = _joined(arrays, asked.sentence, rows, coarse, said)
             recalling += time.perf_counter() - before
             short = self._score(asked, rows, coarse)
-            best = choose(short, k, group_by, collapse)
-            if len(best) >= k or len(rows) == total or wanted >= LONGEST:
+            best = choose(short, len(rows) if said else k, group_by, collapse)
+            if len(best) >= k or len(rows) == total or wanted >= LONGEST or "pictures" not in used:
                 break
             # Joined and collapsed clips leave room: look further down.
             wanted *= 4
+        if said:
+            best = fuse(short, best, said, k, pictures="pictures" in used)
         background = self.config.background if self._is_comparable(asked) else None
         hits = [self._hit(short, answer, background) for answer in best]
         done = time.perf_counter()
-        took = {"encode": encoded - began, "recall": recalling, "rerank": done - encoded - recalling}
+        took = {"encode": encoded - began, "recall": recalling, "rerank": done - heard - recalling}
+        if "words" in used and self.has_words:
+            took["words"] = heard - encoded
         text = query if isinstance(query, str) else describe(asked.terms or ())
         return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
 
@@ -416,6 +442,8 @@ class Index:
                 Place(os.fsdecode(arrays.paths[short.file(i)]), *short.span(i)) for i in answer.alike
             ),
             load_thumbnail=partial(_thumbnail, self.folder, self.config.model.fingerprint),
+            channels=answer.channels,
+            cue=answer.cue,
         )
 
     def _picked(self) -> int | None:
@@ -472,9 +500,20 @@ def _as_reranker(model: QueryEncoder | None) -> RetrievalModel | None:
     return model if isinstance(model, RetrievalModel) else None
 
 
-def _problems(files: Iterable[FileRecord], status: str) -> list[dict[str, str]]:
-    chosen = sorted((f for f in files if f.status == status), key=lambda f: os.fsencode(f.path))
-    return [{"path": f.path, "reason": f.error} for f in chosen]
+def _problems(files: Iterable[FileRecord], failed: bool) -> list[dict[str, str]]:
+    found = (f for f in files if f.problem and (f.status == "failed") == failed)
+    return [{"path": f.path, "reason": f.problem} for f in sorted(found, key=lambda f: os.fsencode(f.path))]
+
+
+def _joined(
+    arrays: Derived, sentence: Floats, rows: npt.NDArray[np.int64], coarse: Floats, said: list[Said]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The short list with the rows behind it that only words found: pictures score these as well."""
+    more = np.setdiff1d(np.array([one.row for one in said], np.int64), rows)
+    if not len(more):
+        return rows, coarse
+    scores: Floats = arrays.scan.vectors(more) @ sentence
+    return np.concatenate([rows, more]), np.concatenate([coarse, scores])
 
 
 def _recall(
@@ -533,8 +572,9 @@ def create_files(
 
 
 def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
-    """Build the arrays of the table as it is now, unless they are there, and remove older ones (a writer's
-    last act)."""
+    """Bring the index of words up to date, build the arrays of the table as it is now, unless they are there,
+    and remove older ones (a writer's last act)."""
+    store.index_words()
     build_derived(folder, config.index_id, store)
     clean_derived(folder, store.version)
 

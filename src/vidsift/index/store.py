@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import lancedb
 import numpy as np
@@ -16,8 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidsift.errors import IndexStateError
+from vidsift.index import fulltext
 from vidsift.index.types import ClipRecord, FileRecord, file_key
 from vidsift.index.versions import TABLE
+
+if TYPE_CHECKING:
+    from vidsift.video.subtitles import Subtitles
+    from vidsift.video.types import Cue
 
 CHUNK = 256
 """Files per commit when many change hands at once ..."""
@@ -72,6 +78,7 @@ def _schema(width: int, frames: int) -> pa.Schema:
             pa.field("parts", pa.large_binary()),
             pa.field("thumbnail", pa.binary()),
             pa.field("metadata", pa.string()),
+            *fulltext.FIELDS,
         ]
     )
 
@@ -86,6 +93,8 @@ _FILE_COLUMNS = [
     "status",
     "error",
     "clips",
+    "subtitles",
+    "subtitles_error",
 ]
 
 
@@ -162,9 +171,12 @@ class Store:
 
     def _files(self, condition: str) -> dict[str, FileRecord]:
         with _trouble(self.folder):
-            rows = self._table.search().where(condition).select(_FILE_COLUMNS).to_arrow().to_pylist()
+            # Older tables know nothing of words.
+            names = [name for name in _FILE_COLUMNS if name in self.schema.names]
+            rows = self._table.search().where(condition).select(names).to_arrow().to_pylist()
         records: dict[str, FileRecord] = {}
         for row in rows:
+            row["subtitles_error"] = row.get("subtitles_error") or ""
             row["path"] = restore_path(row["path"], row.pop("path_bytes"))
             records[row["path"]] = FileRecord(**row)
         return records
@@ -217,6 +229,38 @@ class Store:
             found = {row["clip_id"]: row["parts"] for row in query.to_arrow().to_pylist()}
         return [found[clip_id] for clip_id in clip_ids]
 
+    def with_unread_tracks(self) -> set[str]:
+        """Files that have tracks of subtitles in them which nobody has looked at: an older version wrote
+        their rows."""
+        unread = "subtitles IS NULL AND " if "subtitles" in self.schema.names else ""
+        count = '"subtitle_streams": '
+        tracks = f"metadata LIKE '%{count}%' AND metadata NOT LIKE '%{count}0%'"
+        with _trouble(self.folder):
+            query = self._table.search().where(f"clip = 0 AND {unread}{tracks}")
+            rows = query.select(["path", "path_bytes"]).to_arrow().to_pylist()
+        return {restore_path(row["path"], row["path_bytes"]) for row in rows}
+
+    @cached_property
+    def has_words(self) -> bool:
+        """Whether there was a full-text index when this was first asked."""
+        with _trouble(self.folder):
+            return fulltext.index_name(self._table) is not None
+
+    def word_tokens(self, text: str) -> list[str]:
+        """The words of a query as the full-text index knows them."""
+        with _trouble(self.folder):
+            return fulltext.tokens(self._table, text)
+
+    def search_words(self, text: str, limit: int) -> pa.Table:
+        """Rows of clips that say any word of a text, by BM25 (`_score`), best first."""
+        with _trouble(self.folder):
+            return fulltext.search(self._table, text, limit)
+
+    @staticmethod
+    def cues_at(rows: pa.Table, place: int) -> tuple[Cue, ...]:
+        """The cues of a clip in what `search_words` gave."""
+        return fulltext.restore_cues(rows["words"][place].as_py(), rows["cue_times"][place].as_py())
+
     # --- writing
 
     def replace_files(self, files: Sequence[tuple[FileRecord, Sequence[ClipRecord]]], known: bool) -> None:
@@ -224,6 +268,7 @@ class Store:
 
         known: whether the table may hold rows of some of these files; they are replaced.
         """
+        self._widen()
         rows = [row for file, clips in files for row in self._file_rows(file, clips)]
         table = pa.Table.from_pylist(rows, schema=self.schema)
         self._commit(table, [file.path for file, _ in files] if known else [])
@@ -234,8 +279,9 @@ class Store:
         moves: (path in `source`, the file that gets its rows). Chunks of files commit one by one.
         """
         leaving = set(gone)
+        self._widen()
         for part in _chunks(moves):
-            taken = source.rows(sorted({old for old, _ in part}))
+            taken = fulltext.widened(source.rows(sorted({old for old, _ in part})))
             keys = pa.array(taken.column("file_id").to_pylist(), pa.string())
             tables = []
             for old, file in part:
@@ -249,6 +295,24 @@ class Store:
         with _trouble(self.folder):
             for begin in range(0, len(paths), CHUNK):
                 self._table.delete(_in_files(paths[begin : begin + CHUNK]))
+
+    def renew_words(self, found: Sequence[tuple[FileRecord, Subtitles]]) -> None:
+        """Put new words in place of those of files; all else stays. Chunks of files commit one by one."""
+        words = {file_key(file.path): new for file, new in found}
+        self._widen()
+        for part in _chunks([(file.path, file) for file, _ in found]):
+            paths = [path for path, _ in part]
+            self._commit(fulltext.with_words(self.rows(paths), words), paths)
+
+    def index_words(self, whole: bool = False) -> None:
+        """Keep the full-text index over the clips' words about up to date, or wholly; a table without words
+        gets none."""
+        with _trouble(self.folder):
+            fulltext.index_words(self._table, whole)
+
+    def _widen(self) -> None:
+        with _trouble(self.folder):
+            fulltext.add_columns(self._table)
 
     def tidy(self) -> None:
         """Compact the table when many small fragments have gathered, and forget versions long unused."""
@@ -282,7 +346,9 @@ class Store:
             raise ValueError(f"{file.path}: {len(clips)} clips given, {file.clips} announced")
         shared = {name: getattr(file, name) for name in _FILE_COLUMNS[2:]}
         shared |= _path_columns(file.path)
-        shared["error"] = file.error.encode("utf-8", errors="backslashreplace").decode()
+        for name in ("error", "subtitles_error"):
+            shared[name] = getattr(file, name).encode("utf-8", errors="backslashreplace").decode()
+        shared["subtitles_error"] = shared["subtitles_error"] or None
         shared |= {"file_id": file_key(file.path), "model": self.model}
         if not clips:
             yield shared | {"clip": 0}
@@ -303,6 +369,7 @@ class Store:
                 "parts": clip.parts,
                 "thumbnail": clip.thumbnail,
                 "metadata": json.dumps(clip.metadata, ensure_ascii=True, sort_keys=True),
+                **fulltext.columns_of(clip.cues),
             }
 
     def _readdress(self, rows: pa.Table, file: FileRecord) -> pa.Table:

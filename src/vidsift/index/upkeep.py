@@ -34,6 +34,7 @@ def compact_index(folder: str | os.PathLike[str]) -> Compaction:
         store = Store.open(path, config.model.fingerprint)
         size, fragments = bytes_below(path), store.fragments()
         store.compact()
+        store.index_words(whole=True)
         build_derived(path, config.index_id, store, whole=True)
         clean_derived(path, store.version)
         after = bytes_below(path)

@@ -17,7 +17,7 @@ from typing import Any
 
 import vidsift
 from vidsift.ingest.plan import Work
-from vidsift.ingest.reading import Done, Event, Failed, Opened, ReadSettings, read_file
+from vidsift.ingest.reading import Done, Event, Failed, Opened, ReadSettings, WordsOnly, read_file
 from vidsift.ingest.worker import HEADER, send
 
 SILENCE = 300.0
@@ -38,7 +38,9 @@ def default_workers() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
 
 
-def read_here(works: Sequence[Work], settings: ReadSettings) -> Generator[tuple[Work, Event], None, None]:
+def read_here(
+    works: Sequence[Work], settings: ReadSettings | WordsOnly
+) -> Generator[tuple[Work, Event], None, None]:
     """Decode in this process, file after file: no start-up time, no protection against a file that hangs."""
     for work in works:
         for event in read_file(work.file.path, settings):
@@ -56,7 +58,7 @@ class DecodePool:
     def __init__(
         self,
         works: Sequence[Work],
-        settings: ReadSettings,
+        settings: ReadSettings | WordsOnly,
         workers: int,
         silence: float = SILENCE,
         command: Sequence[str] | None = None,
@@ -148,7 +150,7 @@ class _Worker:
         self._poll = select.poll()
         self._poll.register(self._out.fileno(), select.POLLIN | select.POLLHUP)
 
-    def ask(self, path: str, settings: ReadSettings) -> None:
+    def ask(self, path: str, settings: ReadSettings | WordsOnly) -> None:
         send(self._in, (os.fsencode(path), settings))  # type: ignore[arg-type]
 
     def answer(self, silence: float, stopped: threading.Event) -> Event | None:

@@ -32,7 +32,7 @@ def encode_clip(model: RetrievalModel, clip: Clip, clip_id: str) -> ClipRecord:
     frames = features.frames[0].float().cpu().numpy()
     vectors = quantise(coarse, frames, mask, times)
     parts = pack_parts(features, model.index_parts)
-    return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {}, parts)
+    return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {}, parts, clip.cues)
 
 
 def name_clip(fingerprint: str, start: float, end: float, segmentation: SegmentConfig) -> str:

@@ -30,7 +30,8 @@ from vidsift.ingest.decode import DecodePool, default_workers, read_here
 from vidsift.ingest.plan import Plan, Work, check_not_emptied, make_plan
 from vidsift.ingest.reading import Clip, Done, Failed, Opened, ReadSettings
 from vidsift.ingest.report import FileProblem, IngestReport, Progress, Stage
-from vidsift.ingest.walk import Candidate, normalise, walk
+from vidsift.ingest.walk import Candidate, Found, normalise, walk
+from vidsift.ingest.words import find_stale, read_words
 from vidsift.video import SegmentConfig
 
 if TYPE_CHECKING:
@@ -191,6 +192,8 @@ class _Reading:
     """A file between its first clip and its commit; `share`: bytes of it that are done, about."""
 
     duration: float = 0.0
+    subtitles: str | None = None
+    subtitles_error: str = ""
     share: int = 0
     clips: list[ClipRecord] = field(default_factory=list)
 
@@ -228,6 +231,9 @@ class _Run:
         plan = make_plan(roots, found, known, self._compared)
         if not plan.changes_nothing():
             self._apply(plan)
+            known = self.store.files()
+        renewed = self._renew_words(plan, found, known)
+        if renewed or not plan.changes_nothing():
             self.store.tidy()
         self._stage("finish", [])
         refresh_arrays(self.folder, self.config, self.store)
@@ -264,6 +270,20 @@ class _Run:
         if plan.reads:
             self._read_all(plan)
 
+    def _renew_words(self, plan: Plan, found: Found, known: dict[str, FileRecord]) -> int:
+        """Read the words of files anew beside which subtitles came, went or changed; nothing is encoded."""
+        stale = find_stale(found.candidates, known, self.store)
+        if stale:
+            self._stage("read", [work.file for work in stale])
+        for batch in read_words(stale, self.workers):
+            with _uninterrupted():
+                self.store.renew_words([(known[work.file.path], words) for work, words in batch])
+            for work, words in batch:
+                new = replace(known[work.file.path], subtitles=words.mark, subtitles_error=words.problem)
+                plan.renewed(new)
+                self._compared(work.file)
+        return len(stale)
+
     def _read_all(self, plan: Plan) -> None:
         works = plan.reads
         # Before the stage begins: its rate tells how long it will take.
@@ -281,9 +301,10 @@ class _Run:
                 reading = readings.setdefault(path, _Reading())
                 if isinstance(event, Opened):
                     reading.duration = event.duration
+                    reading.subtitles, reading.subtitles_error = event.subtitles, event.subtitles_problem
                 elif isinstance(event, Clip):
                     self._encode(model, work, reading, event)
-                else:
+                elif isinstance(event, Done | Failed):
                     self._close(plan, work, readings.pop(path), event)
                 self._commit_if_due()
                 self._tell(path, sum(reading.share for reading in readings.values()))
@@ -323,11 +344,13 @@ class _Run:
                 status=status,
                 error=problem or "",
                 clips=len(clips),
+                subtitles=reading.subtitles if clips else None,
+                subtitles_error=reading.subtitles_error if clips else "",
             )
             self._finished.append((record, clips, known))
-            if status != "ok":
+            if record.problem:
                 problems = plan.failed if status == "failed" else plan.partial
-                problems.append(FileProblem(file.path, problem or ""))
+                problems.append(FileProblem(file.path, record.problem))
             plan.updated += bool(clips) and known
             plan.added += bool(clips) and not known
         self._files += 1

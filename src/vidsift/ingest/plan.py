@@ -35,7 +35,7 @@ class Plan:
 
     moves: (path whose rows are taken, the file that gets them).  leaving: sources of moves that are no more.
     reads: files to decode and encode.  failures: rows for files that cannot be opened.  The rest is what
-    the report can say already.
+    the report can say already; same: the unchanged files.
     """
 
     moves: list[tuple[str, FileRecord]] = field(default_factory=list)
@@ -50,9 +50,19 @@ class Plan:
     removed: int = 0
     unchanged: int = 0
     renamed: int = 0
+    same: set[str] = field(default_factory=set)
 
     def changes_nothing(self) -> bool:
         return not (self.moves or self.removals or self.failures or self.reads)
+
+    def renewed(self, record: FileRecord) -> None:
+        """A file's words were read anew: say so, and what is wrong with it now."""
+        if record.path in self.same:
+            self.same.discard(record.path)
+            self.unchanged -= 1
+            self.updated += 1
+        self.partial = [problem for problem in self.partial if problem.path != record.path]
+        _note_partial(self, record)
 
 
 def fingerprint(path: str, size: int) -> str:
@@ -214,12 +224,13 @@ def _settled(plan: Plan, record: FileRecord) -> None:
         plan.failed.append(FileProblem(record.path, record.error))
         return
     plan.unchanged += 1
+    plan.same.add(record.path)
     _note_partial(plan, record)
 
 
 def _note_partial(plan: Plan, record: FileRecord) -> None:
-    if record.status == "partial":
-        plan.partial.append(FileProblem(record.path, record.error))
+    if record.problem:
+        plan.partial.append(FileProblem(record.path, record.problem))
 
 
 def _cannot_read(plan: Plan, candidate: Candidate, reason: str, record: FileRecord | None) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.video import Geometry, SegmentConfig, VideoError, VideoInfo, read_clips
+from vidsift.video.subtitles import Subtitles, cues_between, subtitles_of
+from vidsift.video.types import Cue
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,25 @@ class ReadSettings:
 
 
 @dataclass(frozen=True)
+class WordsOnly:
+    """In place of ReadSettings: nothing but the file's subtitles is wanted."""
+
+
+@dataclass(frozen=True)
 class Opened:
-    """The file is a video of about this many seconds."""
+    """The file is a video of about this many seconds.
+
+    subtitles: of what its words are (`Subtitles.mark`).  subtitles_problem: why some cannot be read.
+    """
 
     duration: float
+    subtitles: str = ""
+    subtitles_problem: str = ""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: seconds, pixels uint8 [F, 3, S, S], times [F], mask [F], JPEG."""
+    """One clip: seconds, pixels uint8 [F, 3, S, S], times [F], mask [F], JPEG, what is said in it."""
 
     start: float
     end: float
@@ -39,6 +51,7 @@ class Clip:
     times: npt.NDArray[np.float64]
     mask: npt.NDArray[np.bool_]
     thumbnail: bytes
+    cues: tuple[Cue, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,22 +70,31 @@ class Failed:
     reason: str
 
 
-Event = Opened | Clip | Done | Failed
+Event = Opened | Clip | Done | Failed | Subtitles
 
 
-def read_file(path: str, settings: ReadSettings) -> Iterator[Event]:
-    """Yield Opened, then clips, then Done; or Failed at any point, which ends it. Never raises."""
+def read_file(path: str, settings: ReadSettings | WordsOnly) -> Iterator[Event]:
+    """Yield Opened, then clips, then Done; or Failed at any point, which ends it. Never raises.
+
+    With WordsOnly: Subtitles, then Done.
+    """
     try:
+        if isinstance(settings, WordsOnly):
+            yield subtitles_of(path)
+            yield Done(0.0, None, {})
+            return
         reader = read_clips(
             path,
             frames_per_clip=settings.frames_per_clip,
             geometry=settings.geometry,
             segmentation=settings.segmentation,
         )
-        yield Opened(reader.info.duration)
+        words = reader.subtitles
+        yield Opened(reader.info.duration, words.mark, words.problem)
         for clip in reader:
             frames, span = clip.frames, clip.span
-            yield Clip(span.start, span.end, frames.pixels, frames.times, frames.mask, clip.thumbnail)
+            said = cues_between(words.cues, span.start, span.end)
+            yield Clip(span.start, span.end, frames.pixels, frames.times, frames.mask, clip.thumbnail, said)
         yield Done(reader.info.duration, reader.problem, _facts(reader.info))
     except VideoError as error:
         yield Failed(error.reason)

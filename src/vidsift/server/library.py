@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from vidsift.errors import QueryError
 from vidsift.index import Filter, Index, SearchResult, parse_query
+from vidsift.index.fusion import CHANNELS
 from vidsift.index.store import Store
-from vidsift.index.types import FileRecord, file_key
+from vidsift.index.types import Channel, FileRecord, file_key
 from vidsift.video.still import decode_image
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Library:
         group_by: GroupBy,
         where: Filter,
         collapse: bool | None = None,
+        channels: Collection[Channel] = CHANNELS,
     ) -> SearchResult:
         """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
         index = self.index
@@ -128,6 +130,7 @@ class Library:
                 group_by=group_by,
                 where=where,
                 collapse=collapse,
+                channels=channels,
             )
         if query is not None:
             result = replace(result, query=query)

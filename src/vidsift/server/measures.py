@@ -22,7 +22,7 @@ class Measures:
         )
         self._stages = Histogram(
             "vidsift_search_seconds",
-            "Time of a search, by stage: encode, recall, rerank.",
+            "Time of a search, by stage: encode, recall, words, rerank.",
             ("stage",),
             buckets=_MS,
             registry=self._registry,
