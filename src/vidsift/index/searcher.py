@@ -24,7 +24,7 @@ from vidsift.index.filters import Filter
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.moments import find_moment
 from vidsift.index.queries import Term, as_terms, describe
-from vidsift.index.rerank import RerankWeights, rerank
+from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
 from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
 from vidsift.index.upkeep import bytes_below
@@ -245,8 +245,7 @@ class Index:
         recalled = time.perf_counter()
         counts = arrays.counts[rows]
         if reranker is None:
-            frames = arrays.frames_of(rows)
-            found = [rerank(one, frames, arrays.scales[rows], counts, weights.temperature) for one in asked]
+            found = arrays.rerank(asked, rows, weights.temperature)
             fine, relevance = _add_up(found, shares)
             scores = weights.coarse_weight * (coarse * size) + weights.fine_weight * fine
         else:
@@ -425,10 +424,7 @@ def _recall(
     wanted = min(k, files)
     if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
         # Long videos fill the short list: take the best clip of each following video as well.
-        scores, rows = arrays.scan.best(sentence, total, allowed)
-        _, first = np.unique(arrays.file_of[rows], return_index=True)
-        chosen = np.union1d(np.arange(short), np.sort(first)[:wanted])
-        scores, rows = scores[chosen], rows[chosen]
+        scores, rows = arrays.best_with_files(sentence, short, wanted, allowed)
     return rows, scores
 
 
