@@ -143,9 +143,12 @@ class Scan:
         codes.pq, codes.is_trained = self.codes.pq, True
         blocks = -(-count // BLOCK) * BLOCK
         codes.ntotal, codes.ntotal2 = count, blocks
-        packed = library.vector_to_array(self.codes.codes)
-        size = codes.M2 // 2
-        library.copy_array_to_vector(packed[first * size : (first + blocks) * size], codes.codes)
+        if count:
+            row = codes.M2 // 2
+            packed = library.rev_swig_ptr(self.codes.codes.get(), self.codes.codes.size())
+            packed = packed[first * row : (first + blocks) * row]
+            codes.codes.resize(packed.size)
+            library.memcpy(codes.codes.get(), library.swig_ptr(packed), packed.nbytes)
         return Scan(exact, codes, self.scale)
 
     def _asked(self, sentence: Floats) -> tuple[Floats, np.float32]:

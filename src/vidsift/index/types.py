@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -115,16 +115,36 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """What a search over shards went without: the numbers of those that did not answer, of how many; and how
+    many clips were searched, of how many."""
+
+    missing: tuple[int, ...]
+    shards: int
+    searched: int
+    clips: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "missing": list(self.missing)}
+
+
+@dataclass(frozen=True)
 class SearchResult:
-    """The hits, best first, and where the time went (milliseconds: encode, recall, rerank)."""
+    """The hits, best first, and where the time went (milliseconds: encode, recall, rerank).
+
+    partial: None for an answer out of the whole index.
+    """
 
     query: str
     hits: list[Hit]
     took_ms: dict[str, float]
+    partial: Partial | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in the shape of `search --json`."""
-        return {"query": self.query, "took_ms": self.took_ms, "hits": [hit.to_dict() for hit in self.hits]}
+        """The result in the shape of `search --json`; it has `partial` only where something is missing."""
+        missing = {} if self.partial is None else {"partial": self.partial.to_dict()}
+        hits = [hit.to_dict() for hit in self.hits]
+        return {"query": self.query, "took_ms": self.took_ms, **missing, "hits": hits}
 
 
 def file_key(path: str) -> str:
