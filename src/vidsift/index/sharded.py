@@ -8,6 +8,7 @@ vectors as there are shards: they are by far the largest part, and not all in me
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from vidsift.errors import IndexStateError, ShardsError
 from vidsift.index.config import IndexConfig, read_config
-from vidsift.index.derived import DAMAGE, FOLDER, Derived, load_derived
+from vidsift.index.derived import DAMAGE, FOLDER, LAYOUT, MANIFEST, Derived, load_derived
 from vidsift.index.scan import Rows, Scan, ScanPoint, precision_for
 from vidsift.index.searcher import Index
 from vidsift.index.shards import Found, merge, merge_picked, merge_with_files, pack_allowed, split_rows
@@ -58,6 +59,29 @@ def snapshot_of(arrays: Derived) -> str:
 def version_of(snapshot: str) -> int:
     """The version of the table that a snapshot shows."""
     return int(snapshot.partition("-")[0])
+
+
+def snapshot_in(folder: str, index_id: str, version: int | None) -> str | None:
+    """The arrays of a version of the table (None: unknown) that lie in an index's folder; None for none."""
+    path = os.path.join(folder, FOLDER, str(version), MANIFEST)
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+        fits = manifest["layout"] == LAYOUT and manifest["index"] == index_id
+        return f"{manifest['version']}-{manifest.get('build', '')}" if fits else None
+    except FileNotFoundError:
+        return None
+    except DAMAGE as error:
+        log.warning("%s: is damaged (%s)", path, error)
+        return None
+
+
+def newest_snapshot(folder: str, index_id: str) -> str | None:
+    """The newest arrays that lie in an index's folder; None when there are none."""
+    parent = os.path.join(folder, FOLDER)
+    names = os.listdir(parent) if os.path.isdir(parent) else []
+    versions = sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    return next((found for v in versions if (found := snapshot_in(folder, index_id, v))), None)
 
 
 class Fan:

@@ -1,0 +1,260 @@
+"""Shards as a Ray Serve application: started, asked within a deadline, watched, moved to new versions together.
+
+Serve restarts a shard that dies, on a machine that is there. What Serve does not know is which version of the
+index a shard has loaded: so every shard is looked at twice a second, told what to load, and asked only for
+what it holds. A shard that does not answer is left alone until it answers such a look.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any
+
+from vidsift.errors import IndexStateError, ServiceError
+from vidsift.index.config import read_config
+from vidsift.index.lock import being_written
+from vidsift.index.sharded import Question, newest_snapshot, snapshot_in
+from vidsift.index.versions import table_version
+from vidsift.server.shard import Report, ShardServer, build_arrays
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY, LOOK_LIMIT = 0.5, 1.0
+"""Seconds between two looks at the shards, and what an answer to one may take."""
+
+ABSENT = 10.0
+"""Seconds that a move to a new version waits for a shard which does not answer."""
+
+START = 600.0
+"""Seconds that shards may take to load."""
+
+INSTALL = "pip install 'vidsift[ray]'"
+_MANY = 64
+
+
+class RayShards:
+    """The shards of an index on the Ray cluster at `address`, or on a Ray of this process' own; see
+    `vidsift.index.sharded.Shards`. A context manager: at its end the application is taken down.
+
+    Raises ServiceError without Ray or the cluster, or when the shards do not start.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], count: int, deadline: float, address: str | None
+    ) -> None:
+        if count < 1 or not deadline > 0:
+            raise ServiceError(f"at least one shard and a deadline above 0 s, not {count} and {deadline:g} s")
+        if find_spec("ray") is None:
+            raise ServiceError(f"shards run on Ray, which is not installed: {INSTALL}")
+        try:
+            from ray import serve
+        except ImportError as error:
+            raise ServiceError(f"shards run on Ray Serve, which is not installed: {INSTALL}") from error
+        self.folder, self.count, self.deadline = os.path.abspath(folder), count, deadline
+        self._config = read_config(self.folder)
+        self._serve: Any = serve
+        self._app = f"vidsift-{self._config.index_id[:12]}"
+        self._held: dict[int, frozenset[str]] = {}
+        self._answered: dict[int, float] = {}
+        self._said: dict[int, str] = {}
+        self._build: Any = None
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="shards")
+        self._owned = _connect(address, count)
+        try:
+            self._snapshot = self._first_snapshot()
+            self._handles = self._deploy()
+            self._wait()
+            self._watcher.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RayShards:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def snapshot(self) -> str:
+        """What all shards hold."""
+        return self._snapshot
+
+    def up(self) -> list[int]:
+        """The shards that can be asked."""
+        return [number for number, held in self._held.items() if self._snapshot in held]
+
+    def ask(self, snapshot: str, questions: Mapping[int, Question], seconds: float) -> dict[int, Any]:
+        """As `Shards.ask`; those known not to be there are not waited for."""
+        held = self._held
+        there = {n: (snapshot, *one) for n, one in questions.items() if snapshot in held.get(n, ())}
+        answers = self._call("ask", there, seconds)
+        lost = there.keys() - answers.keys()
+        if lost:
+            self._held = {n: frozenset() if n in lost else has for n, has in self._held.items()}
+        return {number: one for number, one in answers.items() if one is not None}
+
+    def close(self) -> None:
+        """Take the application down; and Ray, where it is this process' own."""
+        import ray
+
+        self._ended.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        if ray.is_initialized():
+            if self._owned:
+                self._serve.shutdown()
+                ray.shutdown()
+            else:
+                self._serve.delete(self._app)
+
+    def _first_snapshot(self) -> str:
+        wanted = self._wanted()
+        if wanted is None:
+            import ray
+
+            ray.get(self._build)
+            wanted = self._wanted()
+        if wanted is None:
+            raise ServiceError(
+                f"{self.folder}: search arrays cannot be written there, where shards read them"
+            )
+        return wanted
+
+    def _wanted(self) -> str | None:
+        """The snapshot that shards should hold: the table's, or, while its arrays are not made, the newest."""
+        version = table_version(self.folder)
+        found = snapshot_in(self.folder, self._config.index_id, version)
+        if found is None and not being_written(self.folder):
+            self._start_build()
+        return found or newest_snapshot(self.folder, self._config.index_id)
+
+    def _start_build(self) -> None:
+        import ray
+
+        if self._build is None or ray.wait([self._build], timeout=0)[0]:
+            self._build = ray.remote(num_cpus=0)(build_arrays).remote(self.folder)
+
+    def _deploy(self) -> list[Any]:
+        serve = self._serve
+        options = {
+            "num_replicas": 1,
+            "max_ongoing_requests": _MANY,
+            "health_check_period_s": 1,
+            "health_check_timeout_s": 10,
+            "graceful_shutdown_timeout_s": 2,
+            "ray_actor_options": {"num_cpus": 1},
+        }
+        serve.start(proxy_location="Disabled")
+        bound: list[Any] = []
+        for number in reversed(range(self.count)):
+            deployment = serve.deployment(ShardServer).options(name=f"shard-{number}", **options)
+            # An application has one entrance: the first shard, which knows of the others.
+            others = bound if number == 0 else []
+            bound.append(deployment.bind(self.folder, self._config.index_id, number, self.count, *others))
+        serve.run_many(
+            [serve.RunTarget(bound[-1], name=self._app, route_prefix=None)],
+            wait_for_applications_running=False,
+        )
+        return [serve.get_deployment_handle(f"shard-{n}", self._app) for n in range(self.count)]
+
+    def _wait(self) -> None:
+        until = time.monotonic() + START
+        while len(self.up()) < self.count:
+            self._look()
+            if time.monotonic() > until:
+                raise ServiceError(f"not all shards have started: {self._state()}")
+            time.sleep(0.1)
+
+    def _state(self) -> str:
+        found = self._serve.status().applications.get(self._app)
+        states = (
+            []
+            if found is None
+            else [f"{name}: {one.status} {one.message}".strip() for name, one in found.deployments.items()]
+        )
+        return "; ".join([*states, *(f"shard {n + 1}: {text}" for n, text in self._said.items() if text)])
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOK_EVERY):
+            try:
+                self._look()
+            except Exception:
+                log.exception("the shards cannot be looked at")
+
+    def _look(self) -> None:
+        """See what every shard holds, tell it what is wanted, and move on when they have it."""
+        try:
+            wanted = self._wanted() or self._snapshot
+        except IndexStateError as error:
+            log.warning("shards stay at %s: %s", self._snapshot, error)
+            wanted = self._snapshot
+        told = dict.fromkeys(range(self.count), (wanted, self._snapshot))
+        reports: dict[int, Report] = self._call("look", told, LOOK_LIMIT)
+        now = time.monotonic()
+        self._answered |= dict.fromkeys(reports, now)
+        for number, report in reports.items():
+            if report.trouble and report.trouble != self._said.get(number):
+                log.warning("shard %d of %d: %s", number + 1, self.count, report.trouble)
+            self._said[number] = report.trouble
+        self._held = {n: frozenset(reports[n].held) if n in reports else frozenset() for n in told}
+        waited = [n for n in told if now - self._answered.get(n, 0.0) < ABSENT]
+        if waited and all(wanted in self._held[n] for n in waited):
+            self._snapshot = wanted
+
+    def _call(self, method: str, arguments: Mapping[int, tuple[Any, ...]], seconds: float) -> dict[int, Any]:
+        """What shards return, all called at once; those that do not in time, or break, are left out."""
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
+        until = time.monotonic() + seconds
+        waiting = {n: getattr(self._handles[n], method).remote(*given) for n, given in arguments.items()}
+        answers: dict[int, Any] = {}
+        for number, response in waiting.items():
+            try:
+                answers[number] = response.result(timeout_s=max(until - time.monotonic(), 0.001))
+            except TimeoutError:
+                response.cancel()
+                log.info("shard %d of %d did not answer in %.2f s", number + 1, self.count, seconds)
+            except (RayError, RayServeException) as error:
+                log.warning("shard %d of %d: %s", number + 1, self.count, str(error).strip().splitlines()[-1])
+        return answers
+
+
+def _connect(address: str | None, count: int) -> bool:
+    """Connect to Ray; whether it is one of this process' own."""
+    import ray
+
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    try:
+        if address is not None:
+            ray.init(address, **quiet)
+            return False
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        ray.init(
+            "local",
+            # Each shard reserves one, whether there are as many or not.
+            num_cpus=count + 1,
+            object_store_memory=256 << 20,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ServiceError(
+            f"no Ray cluster at {address!r}: {error}" if address else f"Ray: {error}"
+        ) from error
+    return True
