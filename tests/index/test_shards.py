@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ class Local:
         return answers
 
 
-def vector(seed: int, like: np.ndarray | None = None) -> np.ndarray:
+@cache
+def vector(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     found = np.random.default_rng(seed % 40).normal(size=WIDTH) + 0.5 * rng.normal(size=WIDTH)
     return (found / np.linalg.norm(found)).astype(np.float32)
@@ -149,7 +151,8 @@ def test_shards_answer_as_the_whole_index(whole: Index, count: int) -> None:
             )
         )
         options = {"k": int(rng.choice([1, 7, 90])), "candidates": int(rng.choice([1, 20, 300]))}
-        same(sharded, whole, query, group_by=str(rng.choice(["video", "clip"])), where=where, **options)
+        grouped = str(rng.choice(["video", "moment", "clip"]))
+        same(sharded, whole, query, group_by=grouped, where=where, **options)
     rows = rng.permutation(CLIPS)[:100]
     np.testing.assert_array_equal(sharded.arrays.frames_of(rows), whole.arrays.frames_of(rows))
     np.testing.assert_array_equal(sharded.arrays.scan.vectors(rows), whole.arrays.scan.vectors(rows))

@@ -79,6 +79,11 @@ class Derived:
         frames, scales, counts = self.frames_of(rows), self.scales[rows], self.counts[rows]
         return [rerank(one, frames, scales, counts, temperature) for one in sentences]
 
+    def cosines(self, sentence: Floats, rows: npt.NDArray[np.int64]) -> Floats:
+        """Of the frames of some clips with a sentence [D]: [K, F]; behind the real ones they mean nothing."""
+        found: Floats = (self.frames_of(rows).astype(np.float32) @ sentence) * self.scales[rows]
+        return found
+
     def best_with_files(
         self, sentence: Floats, count: int, files: int, allowed: Rows | None
     ) -> tuple[Floats, Rows]:

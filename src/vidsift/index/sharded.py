@@ -96,6 +96,8 @@ class Fan:
         self.parts = split_rows(clips, shards.count)
         self._until = time.monotonic() + shards.deadline
         self.missing: set[int] = set()
+        # Rows and coarse vectors of the short list that was reranked last: they are asked for next.
+        self.reranked: tuple[Rows, Floats] | None = None
 
     def ask(self, questions: Mapping[int, Question]) -> dict[int, Any]:
         """Answers of those that are there.  Raises ShardsError when none is."""
@@ -153,6 +155,7 @@ class Source:
     shards: Shards
     snapshot: str
     clips: int
+    width: int
     fan: Fan | None = None
 
     def asking(self) -> Fan:
@@ -199,7 +202,12 @@ class ShardedScan(Scan):
 
     def vectors(self, rows: Rows) -> Floats:
         """As `Scan.vectors`.  Raises LostError where a shard of some row does not answer."""
-        answers = self.source.asking().by_rows("vectors", rows, lambda some: (some,))
+        if len(rows) == 0:
+            return np.zeros((0, self.source.width), np.float32)
+        fan = self.source.asking()
+        if fan.reranked is not None and np.array_equal(fan.reranked[0], rows):
+            return fan.reranked[1]
+        answers = fan.by_rows("vectors", rows, lambda some: (some,))
         found: Floats = _gathered(len(rows), answers)
         return found
 
@@ -230,15 +238,24 @@ class ShardedArrays(Derived):
         """As `Derived.rerank`, done where the frames are.  Raises LostError."""
         if len(rows) == 0:
             return super().rerank(sentences, rows, temperature)
-        asked = list(sentences)
-        answers = self.source.asking().by_rows("rerank", rows, lambda some: (asked, some, temperature))
+        fan, asked = self.source.asking(), list(sentences)
+        answers = fan.by_rows("rerank", rows, lambda some: (asked, some, temperature))
+        fan.reranked = rows, _gathered(len(rows), [(at, vectors) for at, (_, vectors) in answers])
         return [
             (
-                _gathered(len(rows), [(at, found[term][0]) for at, found in answers]),
-                _gathered(len(rows), [(at, found[term][1]) for at, found in answers]),
+                _gathered(len(rows), [(at, found[term][0]) for at, (found, _) in answers]),
+                _gathered(len(rows), [(at, found[term][1]) for at, (found, _) in answers]),
             )
             for term in range(len(asked))
         ]
+
+    def cosines(self, sentence: Floats, rows: npt.NDArray[np.int64]) -> Floats:
+        """As `Derived.cosines`, done where the frames are.  Raises LostError."""
+        if len(rows) == 0:
+            return super().cosines(sentence, rows)
+        answers = self.source.asking().by_rows("cosines", rows, lambda some: (sentence, some))
+        found: Floats = _gathered(len(rows), answers)
+        return found
 
     def best_with_files(
         self, sentence: Floats, count: int, files: int, allowed: Rows | None
@@ -272,7 +289,7 @@ def open_listing(folder: str, index_id: str, shards: Shards, snapshot: str) -> S
     path = os.path.join(folder, FOLDER, str(version_of(snapshot)))
 
     def elsewhere(manifest: dict[str, Any]) -> Scan:
-        source = Source(shards, snapshot, manifest["clips"])
+        source = Source(shards, snapshot, manifest["clips"], manifest["width"])
         return ShardedScan(
             None, None, manifest["scale"], source=source, coded=manifest["scan"] == "compressed"
         )

@@ -98,9 +98,14 @@ class Shard:
 
     def rerank(
         self, sentences: Sequence[Floats], rows: Rows, temperature: float
-    ) -> list[tuple[Floats, Floats]]:
-        """As `Derived.rerank`."""
-        return self._arrays.rerank(sentences, rows - self.first, temperature)
+    ) -> tuple[list[tuple[Floats, Floats]], Floats]:
+        """As `Derived.rerank`; and the coarse vectors of the clips, which are looked at next."""
+        here = rows - self.first
+        return self._arrays.rerank(sentences, here, temperature), self._arrays.scan.vectors(here)
+
+    def cosines(self, sentence: Floats, rows: Rows) -> Floats:
+        """As `Derived.cosines`."""
+        return self._arrays.cosines(sentence, rows - self.first)
 
     def vectors(self, rows: Rows) -> Floats:
         """As `Scan.vectors`."""

@@ -1,4 +1,4 @@
-"""Shards as a Ray Serve application: started, asked within a deadline, watched, moved to new versions together.
+"""Shards as a Ray Serve application: started, asked within a deadline, watched, moved to new versions.
 
 Serve restarts a shard that dies, on a machine that is there. What Serve does not know is which version of the
 index a shard has loaded: so every shard is looked at twice a second, told what to load, and asked only for
@@ -131,7 +131,7 @@ class RayShards:
         return wanted
 
     def _wanted(self) -> str | None:
-        """The snapshot that shards should hold: the table's, or, while its arrays are not made, the newest."""
+        """The snapshot that shards should hold: the table's, or the newest, while its arrays are not made."""
         version = table_version(self.folder)
         found = snapshot_in(self.folder, self._config.index_id, version)
         if found is None and not being_written(self.folder):

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.errors import QueryError
+from vidsift.errors import QueryError, ShardsError
 from vidsift.index import Filter, Index, SearchResult, parse_query
 from vidsift.index.store import Store
 from vidsift.index.types import FileRecord, file_key
@@ -23,6 +23,7 @@ from vidsift.video.still import decode_image
 
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
+    from vidsift.index.ranking import GroupBy
     from vidsift.models import RetrievalModel
 
 Rows = npt.NDArray[np.int64]
@@ -62,14 +63,20 @@ class Catalogue:
 class Library:
     """Thread-safe. Every question is answered from one snapshot of the index."""
 
-    def __init__(self, folder: Path, searches: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        searches: int,
+        open_index: Callable[[str], Index] = Index.open,
+        patience: float | None = None,
+    ) -> None:
         from vidsift.models import load_model
 
         self.folder = os.path.abspath(folder)
-        self._index = Index.open(self.folder)
+        self._index = open_index(self.folder)
         self.model: RetrievalModel = load_model(self._index.model.name)
         self._index.check_model(self.model)
-        self._turn = threading.BoundedSemaphore(searches)
+        self._turn, self._patience = threading.BoundedSemaphore(searches), patience
         self._looking = threading.Lock()
         self._looked = time.monotonic()
         self._catalogue: Catalogue | None = None
@@ -93,9 +100,14 @@ class Library:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until fewer than the allowed number of searches are at work."""
-        with self._turn:
+        """Wait until fewer than the allowed number of searches are at work.  Raises ShardsError after
+        `patience` seconds."""
+        if not self._turn.acquire(timeout=self._patience):
+            raise ShardsError(f"others were searching for {self._patience:g} s: try again soon")
+        try:
             yield
+        finally:
+            self._turn.release()
 
     def search(
         self,
@@ -104,12 +116,12 @@ class Library:
         image: bytes | None,
         k: int,
         candidates: int | None,
-        by_video: bool,
+        group_by: GroupBy,
         where: Filter,
+        collapse: bool | None = None,
     ) -> SearchResult:
         """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
         index = self.index
-        group: Any = "video" if by_video else "clip"
         asked: Any = None if query is None else parse_query(query)
         if like is not None:
             row = self._row(index, like)
@@ -120,7 +132,13 @@ class Library:
                 asked = self.model.encode_images(picture[None])[0]
             extra = 1 if like is not None else 0
             result = index.search(
-                asked, self.model, k=k + extra, candidates=candidates, group_by=group, where=where
+                asked,
+                self.model,
+                k=k + extra,
+                candidates=candidates,
+                group_by=group_by,
+                where=where,
+                collapse=collapse,
             )
         if query is not None:
             result = replace(result, query=query)

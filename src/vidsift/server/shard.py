@@ -1,4 +1,4 @@
-"""What runs in the process of a shard: the arrays of one part of an index, in the versions that are in use."""
+"""What runs in the process of a shard: the arrays of a part of an index, in the versions that are in use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEPT = 15.0
 
 @dataclass(frozen=True)
 class Report:
-    """What a shard says when it is looked at: snapshots that it holds, and what is wrong with the one wanted."""
+    """What a shard says when it is looked at: snapshots that it holds; what is wrong with the one wanted."""
 
     held: tuple[str, ...]
     trouble: str = ""
