@@ -37,9 +37,7 @@ def serve(
     searches: Annotated[int | None, typer.Option(min=1, help="At once; default: one per core.")] = None,
     shards: Annotated[
         int,
-        typer.Option(
-            min=0, help="Search by so many processes of a Ray cluster (vidsift\\[ray]); 0: by this one."
-        ),
+        typer.Option(min=0, help="Search by so many processes on Ray (vidsift\\[ray]); 0: by this one."),
     ] = 0,
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster of the shards; default: one on this machine.")

@@ -25,8 +25,8 @@ from vidsift.server.shard import Report, ShardServer, build_arrays
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY, LOOK_LIMIT = 0.5, 1.0
-"""Seconds between two looks at the shards, and what an answer to one may take."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the shards; an answer to one may take as long as a search."""
 
 ABSENT = 10.0
 """Seconds that a move to a new version waits for a shard which does not answer."""
@@ -112,8 +112,7 @@ class RayShards:
             self._watcher.join()
         if ray.is_initialized():
             if self._owned:
-                self._serve.shutdown()
-                ray.shutdown()
+                ray.shutdown()  # and with it everything that runs there
             else:
                 self._serve.delete(self._app)
 
@@ -199,7 +198,7 @@ class RayShards:
             log.warning("shards stay at %s: %s", self._snapshot, error)
             wanted = self._snapshot
         told = dict.fromkeys(range(self.count), (wanted, self._snapshot))
-        reports: dict[int, Report] = self._call("look", told, LOOK_LIMIT)
+        reports: dict[int, Report] = self._call("look", told, self.deadline)
         now = time.monotonic()
         self._answered |= dict.fromkeys(reports, now)
         for number, report in reports.items():
