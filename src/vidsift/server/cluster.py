@@ -11,7 +11,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
@@ -60,18 +61,22 @@ class RayShards:
         self._config = read_config(self.folder)
         self._serve: Any = serve
         self._app = f"vidsift-{self._config.index_id[:12]}"
-        self._held: dict[int, frozenset[str]] = {}
+        self._changed = threading.Condition()
+        self._held: dict[int, frozenset[str]] = dict.fromkeys(range(count), frozenset())
         self._answered: dict[int, float] = {}
         self._said: dict[int, str] = {}
         self._build: Any = None
         self._ended = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True, name="shards")
+        # One for the index and one for every shard, so that none waits for another that does not answer.
+        watched = [self._follow, *(partial(self._look, number) for number in range(count))]
+        self._watchers = [threading.Thread(target=self._watch, args=(one,), daemon=True) for one in watched]
         self._owned = _connect(address, count)
         try:
-            self._snapshot = self._first_snapshot()
+            self._snapshot = self._wanted = self._first_snapshot()
             self._handles = self._deploy()
+            for watcher in self._watchers:
+                watcher.start()
             self._wait()
-            self._watcher.start()
         except BaseException:
             self.close()
             raise
@@ -89,18 +94,20 @@ class RayShards:
         """What all shards hold."""
         return self._snapshot
 
-    def up(self) -> list[int]:
-        """The shards that can be asked."""
-        return [number for number, held in self._held.items() if self._snapshot in held]
+    def up(self, snapshot: str | None = None) -> list[int]:
+        """The shards that can be asked (about another snapshot than the present one)."""
+        return [n for n, held in self._held.items() if (snapshot or self._snapshot) in held]
 
     def ask(self, snapshot: str, questions: Mapping[int, Question], seconds: float) -> dict[int, Any]:
-        """As `Shards.ask`; those known not to be there are not waited for."""
-        held = self._held
-        there = {n: (snapshot, *one) for n, one in questions.items() if snapshot in held.get(n, ())}
-        answers = self._call("ask", there, seconds)
-        lost = there.keys() - answers.keys()
-        if lost:
-            self._held = {n: frozenset() if n in lost else has for n, has in self._held.items()}
+        """As `Shards.ask`; those known not to be there are only waited for when no other is."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            self._changed.wait_for(lambda: self.up(snapshot), seconds)
+            up = self.up(snapshot)
+        there = {n: (snapshot, *one) for n, one in questions.items() if n in up}
+        answers = self._call("ask", there, max(until - time.monotonic(), 0))
+        with self._changed:
+            self._held |= dict.fromkeys(there.keys() - answers.keys(), frozenset())
         return {number: one for number, one in answers.items() if one is not None}
 
     def close(self) -> None:
@@ -108,8 +115,9 @@ class RayShards:
         import ray
 
         self._ended.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
+        for watcher in self._watchers:
+            if watcher.is_alive():
+                watcher.join()
         if ray.is_initialized():
             if self._owned:
                 ray.shutdown()  # and with it everything that runs there
@@ -117,19 +125,19 @@ class RayShards:
                 self._serve.delete(self._app)
 
     def _first_snapshot(self) -> str:
-        wanted = self._wanted()
+        wanted = self._find_wanted()
         if wanted is None:
             import ray
 
             ray.get(self._build)
-            wanted = self._wanted()
+            wanted = self._find_wanted()
         if wanted is None:
             raise ServiceError(
                 f"{self.folder}: search arrays cannot be written there, where shards read them"
             )
         return wanted
 
-    def _wanted(self) -> str | None:
+    def _find_wanted(self) -> str | None:
         """The snapshot that shards should hold: the table's, or the newest, while its arrays are not made."""
         version = table_version(self.folder)
         found = snapshot_in(self.folder, self._config.index_id, version)
@@ -167,12 +175,9 @@ class RayShards:
         return [serve.get_deployment_handle(f"shard-{n}", self._app) for n in range(self.count)]
 
     def _wait(self) -> None:
-        until = time.monotonic() + START
-        while len(self.up()) < self.count:
-            self._look()
-            if time.monotonic() > until:
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.up()) == self.count, START):
                 raise ServiceError(f"not all shards have started: {self._state()}")
-            time.sleep(0.1)
 
     def _state(self) -> str:
         found = self._serve.status().applications.get(self._app)
@@ -183,32 +188,38 @@ class RayShards:
         )
         return "; ".join([*states, *(f"shard {n + 1}: {text}" for n, text in self._said.items() if text)])
 
-    def _watch(self) -> None:
+    def _watch(self, look: Callable[[], None]) -> None:
         while not self._ended.wait(LOOK_EVERY):
             try:
-                self._look()
+                look()
             except Exception:
                 log.exception("the shards cannot be looked at")
 
-    def _look(self) -> None:
-        """See what every shard holds, tell it what is wanted, and move on when they have it."""
+    def _follow(self) -> None:
+        """See what the index has come to, and move on to it when all shards have."""
         try:
-            wanted = self._wanted() or self._snapshot
+            self._wanted = self._find_wanted() or self._snapshot
         except IndexStateError as error:
             log.warning("shards stay at %s: %s", self._snapshot, error)
-            wanted = self._snapshot
-        told = dict.fromkeys(range(self.count), (wanted, self._snapshot))
-        reports: dict[int, Report] = self._call("look", told, self.deadline)
-        now = time.monotonic()
-        self._answered |= dict.fromkeys(reports, now)
-        for number, report in reports.items():
-            if report.trouble and report.trouble != self._said.get(number):
-                log.warning("shard %d of %d: %s", number + 1, self.count, report.trouble)
-            self._said[number] = report.trouble
-        self._held = {n: frozenset(reports[n].held) if n in reports else frozenset() for n in told}
-        waited = [n for n in told if now - self._answered.get(n, 0.0) < ABSENT]
-        if waited and all(wanted in self._held[n] for n in waited):
-            self._snapshot = wanted
+        with self._changed:
+            now = time.monotonic()
+            waited = [n for n, answered in self._answered.items() if now - answered < ABSENT]
+            if waited and all(self._wanted in self._held[n] for n in waited):
+                self._snapshot = self._wanted
+
+    def _look(self, number: int) -> None:
+        """See what a shard holds, and tell it what is wanted."""
+        told = {number: (self._wanted, self._snapshot)}
+        report: Report | None = self._call("look", told, self.deadline).get(number)
+        with self._changed:
+            self._held[number] = frozenset() if report is None else frozenset(report.held)
+            self._changed.notify_all()
+        if report is None:
+            return
+        self._answered[number] = time.monotonic()
+        if report.trouble and report.trouble != self._said.get(number):
+            log.warning("shard %d of %d: %s", number + 1, self.count, report.trouble)
+        self._said[number] = report.trouble
 
     def _call(self, method: str, arguments: Mapping[int, tuple[Any, ...]], seconds: float) -> dict[int, Any]:
         """What shards return, all called at once; those that do not in time, or break, are left out."""
@@ -225,7 +236,8 @@ class RayShards:
                 response.cancel()
                 log.info("shard %d of %d did not answer in %.2f s", number + 1, self.count, seconds)
             except (RayError, RayServeException) as error:
-                log.warning("shard %d of %d: %s", number + 1, self.count, str(error).strip().splitlines()[-1])
+                said = (str(error).strip().splitlines() or [""])[0]
+                log.warning("shard %d of %d: %s: %.200s", number + 1, self.count, type(error).__name__, said)
         return answers
 
 
