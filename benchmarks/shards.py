@@ -3,9 +3,9 @@
 Clustered synthetic vectors as in `search.py` (512 dimensions, 5,000 Gaussians on the sphere; a query is a
 noisy copy of a vector), 12 int8 frame vectors a clip (the clip's vector with noise), four clips a file.
 Answers are the same when clips, order, scores and moments are, to the last bit. One query at a time; all
-processes share this machine, so what shards cost is seen, not what more machines give. Then people ask without
-a pause (and wait a tenth of a second when they are refused), and the process of one shard is killed with
-SIGKILL; recovery is from then to when the first answer was asked for from which on all are whole.
+processes share this machine, so what shards cost is seen, not what more machines give. Then people ask
+without a pause (and wait a tenth of a second when they are refused), and the process of one shard is killed
+with SIGKILL; recovery is from then to when the first answer was asked for from which on all are whole.
 """
 
 from __future__ import annotations
@@ -131,9 +131,9 @@ def process_of(folder: Path, shard: int) -> int:
 
 
 def kill_under_load(
-    index: ShardedIndex, folder: Path, queries: Floats, people: int, seconds: float
+    index: ShardedIndex, victim: int, queries: Floats, people: int, seconds: float
 ) -> dict[str, Any]:
-    """What people get while a shard dies and comes back."""
+    """What people get while a shard, of which `victim` is the process, dies and comes back."""
     answers: list[tuple[float, float, str]] = []
     ended = threading.Event()
 
@@ -154,7 +154,7 @@ def kill_under_load(
     for thread in threads:
         thread.start()
     time.sleep(seconds / 4)
-    os.kill(process_of(folder, index.arrays.source.shards.count - 1), signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     time.sleep(3 * seconds / 4)
     ended.set()
@@ -194,7 +194,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         )
         rows.append(timings(f"{asked.shards} shards", asked.clips, spent))
         rows[-1] |= {"queries": len(queries), "same answers": same, "start, s": round(started, 1)}
-        rows.append(kill_under_load(index, folder, queries, asked.people, asked.seconds))
+        victim = process_of(folder, asked.shards - 1)
+        rows.append(kill_under_load(index, victim, queries, asked.people, asked.seconds))
     return rows
 
 

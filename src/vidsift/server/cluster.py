@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -32,8 +33,8 @@ LOOK_EVERY = 0.5
 ABSENT = 10.0
 """Seconds that a move to a new version waits for a shard which does not answer."""
 
-START = 600.0
-"""Seconds that shards may take to load."""
+START, TELL = 600.0, 30.0
+"""Seconds that shards may take to load, and after which it is told what they wait for."""
 
 INSTALL = "pip install 'vidsift[ray]'"
 _MANY = 64
@@ -129,8 +130,12 @@ class RayShards:
         if wanted is None:
             import ray
 
-            ray.get(self._build)
-            wanted = self._find_wanted()
+            self._start_build()
+            try:
+                ray.get(self._build)
+            except ray.exceptions.RayError as error:
+                raise ServiceError(f"{self.folder}: search arrays cannot be made: {_said(error)}") from error
+            wanted = newest_snapshot(self.folder, self._config.index_id)
         if wanted is None:
             raise ServiceError(
                 f"{self.folder}: search arrays cannot be written there, where shards read them"
@@ -148,8 +153,14 @@ class RayShards:
     def _start_build(self) -> None:
         import ray
 
-        if self._build is None or ray.wait([self._build], timeout=0)[0]:
-            self._build = ray.remote(num_cpus=0)(build_arrays).remote(self.folder)
+        if self._build is not None:
+            if not ray.wait([self._build], timeout=0)[0]:
+                return
+            try:
+                ray.get(self._build)
+            except ray.exceptions.RayError as error:
+                log.warning("%s: search arrays were not made: %s", self.folder, _said(error))
+        self._build = ray.remote(num_cpus=0)(build_arrays).remote(self.folder)
 
     def _deploy(self) -> list[Any]:
         serve = self._serve
@@ -157,7 +168,7 @@ class RayShards:
             "num_replicas": 1,
             "max_ongoing_requests": _MANY,
             "health_check_period_s": 1,
-            "health_check_timeout_s": 10,
+            "health_check_timeout_s": 5,
             "graceful_shutdown_timeout_s": 2,
             "ray_actor_options": {"num_cpus": 1},
         }
@@ -175,9 +186,12 @@ class RayShards:
         return [serve.get_deployment_handle(f"shard-{n}", self._app) for n in range(self.count)]
 
     def _wait(self) -> None:
+        until = time.monotonic() + START
         with self._changed:
-            if not self._changed.wait_for(lambda: len(self.up()) == self.count, START):
-                raise ServiceError(f"not all shards have started: {self._state()}")
+            while not self._changed.wait_for(lambda: len(self.up()) == self.count, TELL):
+                if time.monotonic() > until:
+                    raise ServiceError(f"not all shards have started: {self._state()}")
+                log.warning("shards are still starting: %s", self._state())
 
     def _state(self) -> str:
         found = self._serve.status().applications.get(self._app)
@@ -236,9 +250,14 @@ class RayShards:
                 response.cancel()
                 log.info("shard %d of %d did not answer in %.2f s", number + 1, self.count, seconds)
             except (RayError, RayServeException) as error:
-                said = (str(error).strip().splitlines() or [""])[0]
-                log.warning("shard %d of %d: %s: %.200s", number + 1, self.count, type(error).__name__, said)
+                log.warning("shard %d of %d: %s", number + 1, self.count, _said(error))
         return answers
+
+
+def _said(error: Exception) -> str:
+    """An error of Ray in one line; of a shard's own, the last one of its trace."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1] if 'Traceback' in str(error) else lines[0]:.300}"
 
 
 def _connect(address: str | None, count: int) -> bool:
@@ -255,15 +274,18 @@ def _connect(address: str | None, count: int) -> bool:
             ray.init(address, **quiet)
             return False
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        ray.init(
-            "local",
-            # Each shard reserves one, whether there are as many or not.
-            num_cpus=count + 1,
-            object_store_memory=256 << 20,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
+        with warnings.catch_warnings():
+            # What Ray starts are programs of their own: nothing of LanceDB goes on in them.
+            warnings.filterwarnings("ignore", "lancedb fork", RuntimeWarning)
+            ray.init(
+                "local",
+                # Each shard reserves one, whether there are as many or not.
+                num_cpus=count + 1,
+                object_store_memory=256 << 20,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ServiceError(
             f"no Ray cluster at {address!r}: {error}" if address else f"Ray: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -60,6 +61,8 @@ def _searched(settings: ServerSettings) -> Iterator[Callable[[str], Index]]:
     from vidsift.server.cluster import RayShards
 
     with RayShards(settings.index, settings.shards, settings.deadline, settings.address) as shards:
+        # uvicorn raises it once more at its end: the shards are taken down then, which is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         yield partial(ShardedIndex.over, shards)
 
 
