@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import faiss
 import numpy as np
@@ -251,6 +252,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         "layout": LAYOUT,
         "index": index_id,
         "version": store.version,
+        "build": uuid4().hex,
         "clips": len(listing.clip_ids),
         "slots": slot,
         "files": len(listing.files),

@@ -26,7 +26,7 @@ from vidsift.index.fusion import CHANNELS, check_channels, fuse
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.queries import Term, as_terms, describe
 from vidsift.index.ranking import Answer, GroupBy, ShortList, choose
-from vidsift.index.rerank import RerankWeights, rerank
+from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
 from vidsift.index.types import Channel, FileRecord, Floats, Hit, Place, SearchResult
 from vidsift.index.upkeep import bytes_below
@@ -345,16 +345,15 @@ class Index:
     def _score(self, asked: _Asked, rows: npt.NDArray[np.int64], coarse: Floats) -> ShortList:
         """The second stage: clips, with their coarse scores, by their frames."""
         arrays, weights = self._arrays, self.config.search
-        frames = arrays.frames_of(rows)
         if asked.reranker is None:
-            scales, counts = arrays.scales[rows], arrays.counts[rows]
-            found = [rerank(one, frames, scales, counts, weights.temperature) for one in asked.vectors]
+            found = arrays.rerank(asked.vectors, rows, weights.temperature)
             fine, relevance = _add_up(found, asked.shares)
             scores = weights.coarse_weight * (coarse * asked.size) + weights.fine_weight * fine
         else:
+            frames = arrays.frames_of(rows)
             found = [self._rescore(asked.reranker, text, rows, frames) for text in asked.texts]
             scores, relevance = _add_up(found, asked.shares)
-        return ShortList(arrays, rows, frames, asked.sentence, coarse, scores, relevance)
+        return ShortList(arrays, rows, asked.sentence, coarse, scores, relevance)
 
     def _check_reranker(self, reranker: RetrievalModel) -> None:
         from vidsift.index.reranking import check_reranker
@@ -535,10 +534,7 @@ def _recall(
     wanted = min(k, files)
     if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
         # Long videos fill the short list: take the best clip of each following video as well.
-        scores, rows = arrays.scan.best(sentence, total, allowed)
-        _, first = np.unique(arrays.file_of[rows], return_index=True)
-        chosen = np.union1d(np.arange(short), np.sort(first)[:wanted])
-        scores, rows = scores[chosen], rows[chosen]
+        scores, rows = arrays.best_with_files(sentence, short, wanted, allowed)
     return rows, scores
 
 

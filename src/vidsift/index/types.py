@@ -158,13 +158,31 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """What a search over shards went without: the numbers of those that did not answer, of how many; and how
+    many clips were searched, of how many."""
+
+    missing: tuple[int, ...]
+    shards: int
+    searched: int
+    clips: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "missing": list(self.missing)}
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The hits, best first, and where the time went (milliseconds: encode, recall, rerank, and words where
-    they were looked through)."""
+    they were looked through).
+
+    partial: None for an answer out of the whole index.
+    """
 
     query: str
     hits: list[Hit]
     took_ms: dict[str, float]
+    partial: Partial | None = None
 
     @property
     def relevant(self) -> bool | None:
@@ -172,12 +190,15 @@ class SearchResult:
         levels = [hit.level for hit in self.hits]
         if None in levels or not levels:
             return None
-        return any(hit.level != "none" or "words" in hit.channels for hit in self.hits)
+        found = any(hit.level != "none" or "words" in hit.channels for hit in self.hits)
+        return found or (None if self.partial else False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in the shape of `search --json`."""
+        """The result in the shape of `search --json`; it has `partial` only where something is missing."""
+        missing = {} if self.partial is None else {"partial": self.partial.to_dict()}
         hits = [hit.to_dict() for hit in self.hits]
-        return {"query": self.query, "took_ms": self.took_ms, "relevant": self.relevant, "hits": hits}
+        known = {"query": self.query, "took_ms": self.took_ms, "relevant": self.relevant}
+        return {**known, **missing, "hits": hits}
 
 
 def file_key(path: str) -> str:

@@ -43,7 +43,7 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
     def answer(
         result: SearchResult, threshold: float | None = None, least: Level | None = None
     ) -> schema.SearchAnswer:
-        measures.search(result.took_ms)
+        measures.search(result.took_ms, result.partial is not None)
         # What is said is said, however it looks.
         good = [
             hit
@@ -58,12 +58,14 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
                 )
             enough = LEVELS[: LEVELS.index(least) + 1]
             good = [hit for hit in good if hit.level in enough or "words" in hit.channels]
+        missing = result.partial
         return schema.SearchAnswer(
             query=result.query,
             hits=[_hit(library, hit) for hit in good],
             took_ms=result.took_ms,
             relevant=result.relevant,
-            clips=len(library.index),
+            clips=len(library.index) if missing is None else missing.searched,
+            partial=None if missing is None else schema.Partial(**missing.to_dict()),
         )
 
     @router.post("/search", tags=["search"])

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.errors import QueryError
+from vidsift.errors import QueryError, ShardsError
 from vidsift.index import Filter, Index, SearchResult, parse_query
 from vidsift.index.fusion import CHANNELS
 from vidsift.index.store import Store
@@ -64,14 +64,20 @@ class Catalogue:
 class Library:
     """Thread-safe. Every question is answered from one snapshot of the index."""
 
-    def __init__(self, folder: Path, searches: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        searches: int,
+        open_index: Callable[[str], Index] = Index.open,
+        patience: float | None = None,
+    ) -> None:
         from vidsift.models import load_model
 
         self.folder = os.path.abspath(folder)
-        self._index = Index.open(self.folder)
+        self._index = open_index(self.folder)
         self.model: RetrievalModel = load_model(self._index.model.name)
         self._index.check_model(self.model)
-        self._turn = threading.BoundedSemaphore(searches)
+        self._turn, self._patience = threading.BoundedSemaphore(searches), patience
         self._looking = threading.Lock()
         self._looked = time.monotonic()
         self._catalogue: Catalogue | None = None
@@ -95,9 +101,14 @@ class Library:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until fewer than the allowed number of searches are at work."""
-        with self._turn:
+        """Wait until fewer than the allowed number of searches are at work.  Raises ShardsError after
+        `patience` seconds."""
+        if not self._turn.acquire(timeout=self._patience):
+            raise ShardsError(f"others were searching for {self._patience:g} s: try again soon")
+        try:
             yield
+        finally:
+            self._turn.release()
 
     def search(
         self,

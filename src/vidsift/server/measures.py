@@ -28,6 +28,10 @@ class Measures:
             registry=self._registry,
         )
 
+        self._partial = Counter(
+            "vidsift_partial_answers", "Searches that shards were missing in.", registry=self._registry
+        )
+
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Tell a number that is looked up whenever it is asked for."""
         Gauge(f"vidsift_{name}", meaning, registry=self._registry).set_function(value)
@@ -37,8 +41,9 @@ class Measures:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def search(self, took_ms: dict[str, float]) -> None:
+    def search(self, took_ms: dict[str, float], partial: bool) -> None:
         """Count a search."""
+        self._partial.inc(partial)
         for stage, ms in took_ms.items():
             self._stages.labels(stage).observe(ms / 1e3)
 

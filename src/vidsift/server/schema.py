@@ -112,6 +112,15 @@ class Hit(BaseModel):
     content: str = Field(description="Where the video is, on this service.")
 
 
+class Partial(BaseModel):
+    """Shards of the index did not answer in time: the best may be among what they hold."""
+
+    missing: list[int] = Field(description="Their numbers, from 0.")
+    shards: int = Field(description="Of how many.")
+    searched: int = Field(description="Clips that were searched.")
+    clips: int = Field(description="Clips in the index.")
+
+
 class SearchAnswer(BaseModel):
     query: str
     hits: list[Hit]
@@ -120,6 +129,7 @@ class SearchAnswer(BaseModel):
         description="False where all hits are only the nearest of what is not there; null: not known."
     )
     clips: int = Field(description="Clips that were searched.")
+    partial: Partial | None = Field(description="What was missing; null for the whole index.")
 
 
 class Clip(BaseModel):

@@ -98,6 +98,10 @@ async function search(ask, told) {
       : answer.hits.length
       ? `${answer.hits.length} ${answer.hits.length === 1 ? "answer" : "answers"} ${told}, out of ${answer.clips.toLocaleString()} clips in ${ms.toFixed(0)} ms`
       : "";
+    if (answer.partial) {
+      const { searched, clips } = answer.partial;
+      $("said").textContent += ` Not everything could be searched: ${searched.toLocaleString()} of ${clips.toLocaleString()} clips; ask again in a moment.`;
+    }
     if (!answer.hits.length) nothing(answer.clips);
   } catch (error) {
     if (turn !== state.asked) return;
