@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from vidsift.cli.indexing import IndexFolder
 from vidsift.cli.output import clock, printable, say, say_json, show_table
 
 
 def search(
-    index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    index: IndexFolder,
     query: Annotated[str | None, typer.Argument(help="What should be seen, in a sentence.")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="A picture to find videos like.")] = None,
     like: Annotated[
@@ -53,6 +54,7 @@ def search(
     from vidsift.errors import ModelNotFoundError, QueryError
     from vidsift.index import Filter, Index, parse_query
     from vidsift.models import load_model
+    from vidsift.video.address import absolute
     from vidsift.video.still import read_image
 
     where = Filter(tuple(path or ()), after, before, shortest, longest, _pairs(having or []))
@@ -65,7 +67,7 @@ def search(
         vector = opened.vector(file, at)
         # The clip itself, or its video, is asked for and then left out.
         result = opened.search(vector, k=k + 1, candidates=candidates, group_by=grouped, where=where)
-        own = os.path.abspath(file)
+        own = absolute(file)
         itself = [hit for hit in result.hits if hit.path == own][:1]
         result = replace(result, hits=[hit for hit in result.hits if hit not in itself][:k])
     else:
