@@ -316,10 +316,12 @@ class _Run:
         if not clips:
             problem = problem or "no picture could be decoded"
         status: FileStatus = "failed" if not clips else "partial" if problem else "ok"
+        # A file without a fingerprint is tried again at the next run.
+        fingerprint = "" if isinstance(end, Failed) and end.again else work.fingerprint
         for file, known in [(work.file, work.known), *work.copies]:
             record = FileRecord(
                 path=file.path,
-                fingerprint=work.fingerprint,
+                fingerprint=fingerprint,
                 size=file.size,
                 mtime_ns=file.mtime_ns,
                 duration=duration,
