@@ -292,3 +292,27 @@ def test_another_model_and_a_strange_prefix_are_refused(storage, library, model)
     with pytest.raises(IndexStateError, match="is not empty"):
         index_paths(library, bucket + "/index/clips.lance", model, workers=0)
     assert len(Index.open(f"{bucket}/index")) == 1
+
+
+def test_the_service_answers_from_its_cache_while_the_storage_is_away(
+    storage, library, local, model, monkeypatch, caplog
+):
+    from fastapi.testclient import TestClient
+
+    from vidsift.server.app import create_app
+    from vidsift.server.settings import ServerSettings
+
+    index = f"{storage.new_bucket()}/index"
+    index_paths(library, index, model, workers=0)
+    monkeypatch.setattr("vidsift.server.library.LOOK_FAR_EVERY", 0.0)
+    with TestClient(create_app(ServerSettings(index)), base_url="http://127.0.0.1:8765") as client:
+        assert client.get("/readyz").status_code == 200
+        storage.hook = lambda method, path: 403
+        answer = client.post("/api/v1/search", json={"query": STORY.captions[0].text, "k": 4})
+        storage.hook = None
+        assert [hit["path"] for hit in answer.json()["hits"]] == [
+            f"{library.name}/{os.path.basename(hit['path'])}" for hit in hits(local, model)[0]
+        ]
+        assert "searches go on with what is known" in caplog.text
+        remove_paths(library / "story-00000.mp4", index)
+        assert len(client.get("/api/v1/videos").json()["videos"]) == 5
