@@ -124,6 +124,9 @@ def test_an_empty_or_missing_place_changes_nothing(bucket, videos, model, tmp_pa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SourceError, match=f"^{lib}: cannot be read .*127.0.0.1:9"):
         index_paths(lib, index, model, workers=0)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://storage.example.org")
+    with pytest.raises(SourceError, match=r"cannot be read \(http://storage\.example\.org: .*unencrypted"):
+        index_paths(lib, index, model, workers=0)
     assert len(Index.open(index)) == 1
 
 

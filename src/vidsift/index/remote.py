@@ -10,21 +10,19 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from vidsift.endpoint import CONNECT, REQUEST, Access, access
 from vidsift.errors import IndexStateError
 from vidsift.video.address import StrPath, absolute, is_address
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-# Seconds to connect and without a byte, for the small objects, which are asked for first: that an endpoint is
-# not there is said soon. Requests of the table carry data and get longer.
-CONNECT, SILENCE, REQUEST, ATTEMPTS = 5, 10, 30, 2
-_LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
+# Seconds without a byte of the small objects, which are asked for first: that nobody answers is said soon.
+SILENCE, ATTEMPTS = 10, 2
 # What clients say (in capitals), and what it means.
 _REASONS = (
     (r"NO[_ ]?SUCH[_ ]?BUCKET", "there is no bucket {bucket!r}{at}"),
@@ -71,38 +69,6 @@ def at_hand(where: str, index_id: str) -> str:
     usual = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     cache = os.environ.get("VIDSIFT_CACHE") or os.path.join(usual, "vidsift")
     return os.path.join(os.path.abspath(os.path.expanduser(cache)), "indexes", index_id)
-
-
-@dataclass(frozen=True)
-class Access:
-    """How S3 is reached, as the standard AWS variables say; the clients find credentials by themselves."""
-
-    endpoint: str | None
-    region: str | None
-
-    @property
-    def plain(self) -> bool:
-        """Whether the connection is not encrypted."""
-        return (self.endpoint or "").startswith("http://")
-
-
-def access() -> Access:
-    """What the environment says. Raises IndexStateError for an endpoint that would be reached in the clear
-    over a network, unless AWS_ALLOW_HTTP says that it may."""
-    variables = os.environ
-    endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL") or None
-    region = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or None
-    if endpoint is not None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise IndexStateError(f"AWS_ENDPOINT_URL is {endpoint!r}; it looks like https://HOST:PORT")
-        allowed = variables.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
-        if parts.scheme == "http" and not allowed and not _LOOPBACK.fullmatch(parts.hostname):
-            raise IndexStateError(
-                f"{endpoint}: everything would cross the network unencrypted; take an https endpoint, or set "
-                "AWS_ALLOW_HTTP=true"
-            )
-    return Access(endpoint, region or ("us-east-1" if endpoint else None))
 
 
 def storage_options(where: str) -> dict[str, str] | None:

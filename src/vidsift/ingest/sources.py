@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from vidsift.index.remote import CONNECT, REQUEST, access
+from vidsift.endpoint import CONNECT, REQUEST, access
+from vidsift.errors import VidsiftError
 
 BLOCK = 16 << 20
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
@@ -35,12 +36,12 @@ def _reached(address: str) -> Iterator[tuple[Any, str]]:
     """The file system of an address and its path there; whatever goes wrong is an OSError of one line."""
     scheme = address.partition("://")[0]
     options: dict[str, Any] = {}
-    if scheme in ("s3", "s3a"):
-        limits = {"connect_timeout": CONNECT, "read_timeout": REQUEST, "retries": {"max_attempts": 2}}
-        options = {"config_kwargs": limits, "endpoint_url": access().endpoint}
     try:
         import fsspec
 
+        if scheme in ("s3", "s3a"):
+            limits = {"connect_timeout": CONNECT, "read_timeout": REQUEST, "retries": {"max_attempts": 2}}
+            options = {"config_kwargs": limits, "endpoint_url": access().endpoint}
         yield fsspec.url_to_fs(address, **options)
     except OSError as error:
         if error.strerror or str(error):
@@ -48,10 +49,11 @@ def _reached(address: str) -> Iterator[tuple[Any, str]]:
         raise OSError(type(error).__name__) from error
     except ImportError as error:
         raise OSError(f"{scheme}:// cannot be read: {error}; pip install 'vidsift[remote]'") from error
+    except VidsiftError as error:
+        raise OSError(str(error)) from error
     except Exception as error:  # every storage's client has errors of its own
-        raise OSError(
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise OSError(f"{type(error).__name__}: {reason}") from error
 
 
 def look_at(address: str) -> Remote | None:
