@@ -35,8 +35,8 @@ began, seen = time.monotonic(), []
 def tell(p):
     if p.stage == "read" and p.bytes_total and p.bytes_done:
         done = p.bytes_done / p.bytes_total
-        now = time.monotonic()
-        seen.append((done, now, p.seconds / done - p.seconds))
+        if p.seconds_left is not None:
+            seen.append((done, time.monotonic(), p.seconds_left))
 report = index_paths(sys.argv[1], sys.argv[2], "vidsift-tiny", progress=tell)
 ended = time.monotonic()
 promised = {}

@@ -60,7 +60,19 @@ def new_store(tmp_path: Path) -> Callable[[], tuple[str, Store]]:
 @pytest.fixture
 def library(new_store: Callable[[], tuple[str, Store]]) -> tuple[str, Store, Index]:
     """Thirty files of one clip, one of fifty clips, one that failed; opened."""
-    folder, store = new_store()
+    return fill(*new_store())
+
+
+@pytest.fixture(scope="module")
+def library_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, SimpleNamespace]:
+    """The same, for tests that only search."""
+    folder = str(tmp_path_factory.mktemp("once") / "index")
+    create_files(folder, ModelSpec("fake", FINGERPRINT, WIDTH, FRAMES), SegmentConfig(), RerankWeights())
+    tools = SimpleNamespace(unit=unit, clip=clip, file=file, width=WIDTH, frames=FRAMES)
+    return fill(folder, Store.open(folder, FINGERPRINT))[2], tools
+
+
+def fill(folder: str, store: Store) -> tuple[str, Store, Index]:
     singles = [(file(f"/lib/{i:02}.mp4"), [clip(i)]) for i in range(30)]
     film = (file("/lib/film.mp4", 50), [clip(100 + i, 4.0 * i) for i in range(50)])
     failed = (file("/lib/bad.mp4", 0, "failed", "no video stream"), [])

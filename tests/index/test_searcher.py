@@ -107,7 +107,7 @@ def test_equal_scores_are_ordered_by_path(new_store, kit):
     folder, store = new_store()
     for name in "dbac":
         store.replace_files([(kit.file(f"/lib/{name}.mp4"), [kit.clip(1)])], known=False)
-    hits = Index.open(folder).search([1.0] * kit.width, k=2).hits
+    hits = Index.open(folder).search([1.0] * kit.width, k=2, collapse=False).hits
     assert [hit.path for hit in hits] == ["/lib/a.mp4", "/lib/b.mp4"]
 
 
@@ -141,9 +141,10 @@ def test_a_sentence_is_encoded_by_the_indexs_model_and_by_no_other(library, kit)
 
 def test_json_shapes_are_those_of_the_manual(library):
     document = library[2].search([1.0] * 16, k=1).to_dict()
-    assert list(document) == ["query", "took_ms", "hits"]
+    assert list(document) == ["query", "took_ms", "relevant", "hits"]
     hit = document["hits"][0]
-    assert list(hit) == ["path", "score", "start", "end", "moment", "metadata"]
+    names = ["path", "score", "start", "end", "moment", "metadata", "confidence", "level", "alike"]
+    assert list(hit) == names
     assert list(hit["moment"]) == ["start", "end", "best"]
     assert all(type(hit[key]) is float for key in ("score", "start", "end"))
 

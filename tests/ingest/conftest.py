@@ -15,6 +15,7 @@ import torch
 from vidsift.ingest import IngestReport, index_paths
 from vidsift.ingest.reading import Clip, Done, Event, Failed, Opened, ReadSettings
 from vidsift.models.base import MethodConfig, SearchWeights
+from vidsift.models.features import TextFeatures
 
 WIDTH, FRAMES = 16, 3
 
@@ -29,7 +30,19 @@ class FakeModel(torch.nn.Module):
         self.index_parts = frozenset({"coarse", "frames"})
         self.preprocess = SimpleNamespace(geometry=SimpleNamespace(size=4, mode="crop"))
         self.search, self.config = SearchWeights(), MethodConfig()
+        self.background = tuple(f"something {number}" for number in range(20))
         self.clips = 0
+
+    def tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = torch.tensor([[len(text), int(text.split()[-1])] for text in texts])
+        return ids, torch.ones_like(ids, dtype=torch.bool)
+
+    def encode_text(self, ids: torch.Tensor, mask: torch.Tensor) -> TextFeatures:
+        words = torch.sin(ids[..., None] * torch.arange(1, WIDTH + 1))
+        return TextFeatures(torch.nn.functional.normalize(words.sum(1), dim=-1), words, mask)
+
+    def query_vectors(self, text: TextFeatures) -> torch.Tensor:
+        return text.sentence
 
     def fingerprint(self) -> str:
         return self._fingerprint

@@ -121,7 +121,6 @@ def test_a_second_machine_builds_its_own_cache_and_finds_the_same(
     index = f"{storage.new_bucket()}/index"
     index_paths(library, index, model, workers=0)
     first = os.environ["VIDSIFT_CACHE"]
-    assert not os.listdir(first), "who writes leaves the arrays to those who search"
     assert hits(index, model) == hits(local, model)
     monkeypatch.setenv("VIDSIFT_CACHE", str(tmp_path / "other"))
     shutil.rmtree(first)

@@ -12,7 +12,7 @@ import torch
 
 from vidsift.errors import ModelMismatchError, QueryError
 from vidsift.index import Index
-from vidsift.index.reranking import rescore
+from vidsift.index.reranking import read_texts, rescore
 from vidsift.ingest import index_paths
 from vidsift.ingest.encode import encode_clip
 from vidsift.ingest.reading import Clip
@@ -49,8 +49,9 @@ def test_every_method_rescores_by_its_own_similarity(method: str, library: Path,
     index_paths(library, tmp_path / "index", model, workers=0)
     index = Index.open(tmp_path / "index")
     assert set(index.model.parts) == model.index_parts
-    found = {Path(h.path).name: h for h in index.search(QUERY, reranker=model).hits}
+    found = {Path(h.path).name: h for h in index.search(QUERY, reranker=model, collapse=False).hits}
     assert len(found) == 4
+    assert all(hit.confidence is None for hit in found.values()), "calibrated for another score"
     expected = {}
     with torch.inference_mode():
         text = model.encode_text(*model.tokenize([QUERY]))
@@ -89,7 +90,13 @@ def test_clips_with_gaps_among_their_frames_are_rescored_as_they_were(method: st
     coarse = np.asarray(kept.coarse, np.float32)[None]
     counts = np.array([kept.count])
     scores, relevance = rescore(
-        model, QUERY, coarse, kept.frames[None], kept.scales[None], counts, [record.parts]
+        model,
+        read_texts(model, [QUERY])[0],
+        coarse,
+        kept.frames[None],
+        kept.scales[None],
+        counts,
+        [record.parts],
     )
     order = np.argsort(~mask, kind="stable")
     with torch.inference_mode():

@@ -115,8 +115,12 @@ def test_copies_are_all_found_and_encoded_once(place):
     place.put("c.mp4", "same 2")
     assert counts(place.sync()) == {"added": 1, "unchanged": 2}
     assert place.model.clips == 2
-    hits = Index.open(place.index).search([1.0] * 16).hits
+    index = Index.open(place.index)
+    hits = index.search([1.0] * 16, collapse=False).hits
     assert [os.path.basename(hit.path) for hit in hits] == ["a.mp4", "b.mp4", "c.mp4"]
+    (hit,) = index.search([1.0] * 16).hits
+    assert os.path.basename(hit.path) == "a.mp4"
+    assert [os.path.basename(other.path) for other in hit.alike] == ["b.mp4", "c.mp4"]
     os.remove(place.lib / "a.mp4")
     assert counts(place.sync()) == {"removed": 1, "unchanged": 2}
 

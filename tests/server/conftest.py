@@ -49,6 +49,15 @@ class Service:
         """What it wrote to stderr."""
         return Path(self.log.name).read_text()
 
+    def says(self, text: str, seconds: float = 10) -> bool:
+        """Whether it writes `text` to stderr; a line about a request may come after its answer."""
+        until = time.monotonic() + seconds
+        while text not in self.said():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
     def get(self, path: str, code: int = 200, **options: Any) -> Any:
         """JSON of an answer with the expected code."""
         answer = self.ask.get(f"/api/v1{path}", **options)

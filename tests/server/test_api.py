@@ -323,7 +323,7 @@ def test_measures_tell_what_happened(service):
     assert 'vidsift_requests_total{route="/api/v1/search",status="200"}' in said
     assert 'vidsift_search_seconds_count{stage="recall"}' in said
     assert "vidsift_clips 14.0" in said
-    assert '"path": "/metrics"' in service.said()
+    assert service.says('"path": "/metrics"')
 
 
 def test_jobs_index_in_the_background_and_what_they_found_can_be_seen(start, tmp_path, library):

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidsift.cli.indexing import IndexFolder
 from vidsift.cli.output import clock, printable, say, say_json, show_table
+
+if TYPE_CHECKING:
+    from vidsift.index import Hit
+    from vidsift.index.confidence import Level
+    from vidsift.index.ranking import GroupBy
+
+
+class Sureness(StrEnum):
+    """Levels of confidence that can be asked for."""
+
+    strong = "strong"
+    likely = "likely"
+    weak = "weak"
 
 
 def search(
@@ -42,9 +56,13 @@ def search(
     having: Annotated[
         list[str] | None, typer.Option("--where", help="KEY=VALUE of the metadata, e.g. codec=hevc.")
     ] = None,
-    clips: Annotated[
-        bool, typer.Option("--clips", help="List clips, not the best clip of each video.")
+    moments: Annotated[
+        bool, typer.Option("--moments", help="List moments, several of a video, not the best of each video.")
     ] = False,
+    clips: Annotated[
+        bool, typer.Option("--clips", help="List clips as they are stored, near-duplicates too.")
+    ] = False,
+    level: Annotated[Sureness | None, typer.Option(help="Leave out what is less sure than this.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Find the videos, and the moments inside them, that answer a sentence, or are like a picture or clip.
@@ -61,7 +79,9 @@ def search(
     if sum(asked is not None for asked in (query, image, like)) != 1:
         raise QueryError("ask with one thing: a sentence, --image or --like")
     opened = Index.open(index)
-    grouped: Literal["clip", "video"] = "clip" if clips else "video"
+    if moments and clips:
+        raise QueryError("list --moments or --clips, not both")
+    grouped: GroupBy = "clip" if clips else "moment" if moments else "video"
     if like is not None:
         file, at = _file_and_time(like)
         vector = opened.vector(file, at)
@@ -83,16 +103,43 @@ def search(
             opened.check_model(reader)
             asked = reader.encode_images(read_image(image, reader.preprocess.geometry)[None])[0]
         result = opened.search(asked, reader, k=k, candidates=candidates, group_by=grouped, where=where)
+    relevant = result.relevant
+    if level is not None:
+        result = replace(result, hits=_sure_enough(result.hits, level.value))
     if as_json:
-        say_json(result.to_dict() | ({} if query is None else {"query": query}))
+        say_json(result.to_dict() | {"relevant": relevant} | ({} if query is None else {"query": query}))
         return
+    if relevant is False and result.hits:
+        say("nothing in this index seems to be that; the nearest are:")
     for number, hit in enumerate(result.hits, 1):
         moment = f"{clock(hit.moment.start)}-{clock(hit.moment.end)}"
         best = clock(hit.moment.best)
-        say(f"{number:3d}  {hit.score:6.3f}  {moment:>15}  best {best}  {printable(hit.path)}")
+        sure = "" if hit.confidence is None else f"  {hit.level:>6} {100 * hit.confidence:3.0f}%"
+        name = printable(hit.path)
+        say(f"{number:3d}  {hit.score:6.3f}{sure}  {moment:>15}  best {best}  {name}{_also(hit)}")
     if not result.hits:
         none = "the index has no clips" if not len(opened) else "no clip fits the filters"
+        if level is not None and relevant is not None:
+            none = f"no hit is as sure as {level.value!r}"
         say(f"nothing found: {none}")
+
+
+def _sure_enough(hits: list[Hit], least: Level) -> list[Hit]:
+    """The hits of this level and of those above."""
+    from vidsift.errors import QueryError
+    from vidsift.index.confidence import LEVELS
+
+    if any(hit.level is None for hit in hits):
+        raise QueryError(
+            "--level: how sure the answers are is not known; ask with one sentence, of an index that "
+            "`vidsift index` has brought up to date"
+        )
+    return [hit for hit in hits if hit.level in LEVELS[: LEVELS.index(least) + 1]]
+
+
+def _also(hit: Hit) -> str:
+    """How many near-duplicates a hit has."""
+    return f"  (and {len(hit.alike)} alike)" if hit.alike else ""
 
 
 def _file_and_time(like: str) -> tuple[str, float | None]:

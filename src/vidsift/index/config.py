@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from vidsift.errors import IndexNotFoundError, IndexStateError, ModelMismatchError
+from vidsift.index.confidence import Background
 from vidsift.index.remote import read_object, write_object
 from vidsift.index.rerank import RerankWeights
 from vidsift.index.types import is_under
@@ -48,6 +49,7 @@ class IndexConfig:
     """The whole of `index.json`. `roots` are the absolute paths that were asked to be indexed.
 
     picked: clips that the codes of a large index pick for the exact scan, as tuned; None is the default.
+    background: what background sentences score in it; None when no writer has measured that.
     """
 
     index_id: str
@@ -57,6 +59,7 @@ class IndexConfig:
     search: RerankWeights
     roots: tuple[str, ...] = field(default=())
     picked: int | None = None
+    background: Background | None = None
 
     def with_root(self, path: str) -> IndexConfig:
         """Add a root; one that lies inside another is not named, one that holds others replaces them."""
@@ -112,6 +115,7 @@ def config_from(content: bytes, path: str) -> IndexConfig:
             search=RerankWeights(**data["search"]),
             roots=tuple(data["roots"]),
             picked=data.get("picked"),
+            background=Background(**data["background"]) if data.get("background") else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise IndexStateError(f"{path}: damaged ({error!r})") from error
@@ -128,6 +132,7 @@ def config_bytes(config: IndexConfig) -> bytes:
         "search": config.search.to_dict(),
         "roots": list(config.roots),
         **({} if config.picked is None else {"picked": config.picked}),
+        **({} if config.background is None else {"background": config.background.to_dict()}),
     }
     return json.dumps(data, indent=2).encode()
 

@@ -14,6 +14,14 @@ LEAST_DROP = 0.02
 """Differences of cosine below this are noise: they never end a moment."""
 
 
+def level_of(relevance: npt.NDArray[np.float32]) -> float:
+    """What a frame's relevance has to reach to belong to the moment; infinite for a clip without frames."""
+    if len(relevance) == 0:
+        return float("inf")
+    peak, base = float(relevance.max()), float(relevance.min())
+    return peak - max(HEIGHT * (peak - base), LEAST_DROP)
+
+
 def find_moment(
     relevance: npt.NDArray[np.float32], times: npt.NDArray[np.float64], start: float, end: float
 ) -> Moment:
@@ -24,14 +32,13 @@ def find_moment(
 
     Cosines of a dual encoder sit in a narrow band that differs from model to model, so height is measured
     over the clip's least relevant frame: a frame belongs to the moment while its cosine is at least
-    ``peak - max(HEIGHT * (peak - base), LEAST_DROP)``. The interval ends half way to the first frame that
-    does not belong, or at the clip's end. A flat curve gives the whole clip.
+    ``peak - max(HEIGHT * (peak - base), LEAST_DROP)`` (`level_of`). The interval ends half way to the first
+    frame that does not belong, or at the clip's end. A flat curve gives the whole clip.
     """
     if len(relevance) == 0:
         return Moment(start, end, (start + end) / 2)
     best = int(np.argmax(relevance))
-    peak, base = float(relevance[best]), float(relevance.min())
-    inside = relevance >= peak - max(HEIGHT * (peak - base), LEAST_DROP)
+    inside = relevance >= level_of(relevance)
     first = last = best
     while first > 0 and inside[first - 1]:
         first -= 1

@@ -18,6 +18,7 @@ class RerankWeights:
     temperature: of the softmax over frames (EERCF's text-gated interaction block, official tau 0.1).
     candidates: length of the short list when the search does not say.  own_score: rank by the method's own
     similarity instead, if the search is given the model.
+    slope, coarse_slope, offset, least: of a hit's confidence (`vidsift.index.confidence`).
     The index keeps its model's numbers, so that searching by vector needs no model.
     """
 
@@ -26,6 +27,10 @@ class RerankWeights:
     temperature: float = 0.1
     candidates: int = 100
     own_score: bool = False
+    slope: float = 1.75
+    coarse_slope: float = 0.0
+    offset: float = -2.4
+    least: float = 0.22
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)

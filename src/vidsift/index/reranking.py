@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from vidsift.errors import ModelMismatchError
 from vidsift.index.config import ModelSpec
 from vidsift.index.types import Floats
-from vidsift.models.features import ClipFeatures
+from vidsift.models.features import ClipFeatures, TextFeatures
 
 if TYPE_CHECKING:
     from vidsift.models import RetrievalModel
@@ -50,9 +50,16 @@ def check_reranker(reranker: RetrievalModel, spec: ModelSpec, folder: str) -> No
 
 
 @torch.inference_mode()
+def read_texts(model: RetrievalModel, texts: list[str]) -> tuple[TextFeatures, Floats]:
+    """Sentences as a method reads them, and their query vectors [T, D]."""
+    text = model.encode_text(*model.tokenize(texts))
+    return text, model.query_vectors(text).float().cpu().numpy()
+
+
+@torch.inference_mode()
 def rescore(
     reranker: RetrievalModel,
-    query: str,
+    text: TextFeatures,
     coarse: Floats,
     frames: npt.NDArray[np.int8],
     scales: Floats,
@@ -61,8 +68,9 @@ def rescore(
 ) -> tuple[Floats, Floats]:
     """Score K clips by a method's own similarity.
 
-    coarse: [K, D].  frames: [K, F, D] int8.  scales: [K, F].  counts: [K] real frames, first.  parts: K
-    packed parts.  Returns (logits [K], relevance [K, F], the method's weights over the real frames).
+    text: one sentence (`read_texts`).  coarse: [K, D].  frames: [K, F, D] int8.  scales: [K, F].  counts: [K]
+    real frames, first.  parts: K packed parts.
+    Returns (logits [K], relevance [K, F], the method's weights over the real frames).
     """
     unpacked: list[Mapping[str, Any]] = [load(packed) if packed else {} for packed in parts]
     names = unpacked[0].keys() if unpacked else ()
@@ -74,7 +82,6 @@ def rescore(
         patches=extra.pop("patches", None),
         extra=extra,
     ).to(reranker.device)
-    text = reranker.encode_text(*reranker.tokenize([query]))
     scores = reranker.similarity(text, clips)[0].float().cpu().numpy()
     relevance = reranker.frame_relevance(text, clips)[0].float().cpu().numpy()
     return scores, relevance

@@ -7,26 +7,27 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vidsift.errors import QueryError
 from vidsift.index.building import build_derived, clean_derived
+from vidsift.index.confidence import Background, confidence, level
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.derived import Derived, open_derived, open_newest
 from vidsift.index.filters import Filter
 from vidsift.index.founding import create_files
 from vidsift.index.lock import WriterLock, being_written
-from vidsift.index.moments import find_moment
 from vidsift.index.queries import Term, as_terms, describe
+from vidsift.index.ranking import Answer, GroupBy, ShortList, choose
 from vidsift.index.remote import at_hand, locate
 from vidsift.index.rerank import RerankWeights, rerank
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
-from vidsift.index.types import FileRecord, Floats, Hit, SearchResult
+from vidsift.index.types import FileRecord, Floats, Hit, Place, SearchResult
 from vidsift.index.upkeep import index_bytes
 from vidsift.index.versions import table_version
 from vidsift.video import SegmentConfig
@@ -35,6 +36,11 @@ from vidsift.video.address import absolute, is_address
 if TYPE_CHECKING:
     from vidsift.index.store import Store
     from vidsift.models import RetrievalModel
+    from vidsift.models.features import TextFeatures
+
+
+LONGEST = 10_000
+"""Clips that are looked through for answers that are neither near-duplicates nor parts of others."""
 
 
 class QueryEncoder(Protocol):
@@ -190,6 +196,27 @@ class Index:
             write_config(self.folder, self.config)
         return points
 
+    def measure_background(self, model: RetrievalModel) -> Background | None:
+        """What the model's background sentences score here at best; None where they tell nothing."""
+        from vidsift.index.reranking import read_texts
+        from vidsift.models.background import background_of
+
+        arrays, weights = self._arrays, self.config.search
+        if len(arrays) == 0:
+            return None
+        texts = background_of(model)
+        features, vectors = read_texts(model, list(texts))
+        one, best = np.ones(1, np.float32), []
+        for i, text in enumerate(texts):
+            vector, own = vectors[i], [features.select(slice(i, i + 1))]
+            reranker = model if weights.own_score else None
+            asked = _Asked((Term(text),), [vector], one, vector, 1.0, reranker, own)
+            rows, coarse = _recall(arrays, vector, 1, weights.candidates, False, None, self.config.picked)
+            short = self._score(asked, rows, coarse)
+            first = int(np.argmax(short.scores))
+            best.append((short.scores[first], short.coarse_scores[first]))
+        return Background.of(np.array(best), len(arrays))
+
     def check_model(self, model: QueryEncoder) -> None:
         """Raise ModelMismatchError unless this is the model that the index was built with."""
         if model not in self._checked:
@@ -203,9 +230,10 @@ class Index:
         model: QueryEncoder | None = None,
         k: int = 10,
         candidates: int | None = None,
-        group_by: Literal["video", "clip"] = "video",
+        group_by: GroupBy = "video",
         reranker: RetrievalModel | None = None,
         where: Filter | None = None,
+        collapse: bool | None = None,
     ) -> SearchResult:
         """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
 
@@ -216,50 +244,42 @@ class Index:
         that was tuned to its own score is its own reranker.
         candidates: clips to rerank (never fewer than k); None takes what the model was tuned to. When they
         hold fewer than k videos, the best clips of the next videos join them.
-        group_by: "video" keeps the best clip of each file, "clip" all clips.
+        group_by: "video" keeps the best clip of each file; "moment" gives several of a file, and joins clips
+        over whose border a moment goes on; "clip" gives all clips.
         where: the answers are the best among the clips for which this holds, however few they are.
+        collapse: tell near-duplicates of an answer with it (`Hit.alike`) instead of as answers; None does so
+        unless all clips are asked for.
         Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model,
         or a reranker of whose clip features the index does not keep enough.
         """
-        arrays, weights = self._arrays, self.config.search
-        candidates = weights.candidates if candidates is None else candidates
+        arrays = self._arrays
+        candidates = self.config.search.candidates if candidates is None else candidates
         if k < 1 or candidates < 1:
             raise QueryError(f"k and candidates must be at least 1, got k={k}, candidates={candidates}")
-        if group_by not in ("video", "clip"):
-            raise QueryError(f"group_by must be 'video' or 'clip', got {group_by!r}")
-        terms = as_terms(query)
-        if reranker is None and weights.own_score and terms is not None:
-            reranker = _as_reranker(model)
-        if reranker is not None:
-            if terms is None:
-                raise QueryError("a reranker reads the words of the query: give a sentence, not a vector")
-            self._check_reranker(reranker)
+        if group_by not in ("video", "moment", "clip"):
+            raise QueryError(f"group_by must be 'video', 'moment' or 'clip', got {group_by!r}")
+        collapse = group_by != "clip" if collapse is None else collapse
         began = time.perf_counter()
-        asked = (
-            [self._encode(term.text, model or reranker) for term in terms] if terms else [self._vector(query)]
-        )
-        shares = np.array([term.weight for term in terms or [Term("")]], np.float32)
-        shares /= np.abs(shares).sum()
-        sentence, size = _mix(asked, shares)
+        asked = self._understand(query, model, reranker)
         encoded = time.perf_counter()
         allowed = None if where is None else where.rows(arrays)
-        by_video, picked = group_by == "video", self.config.picked
-        rows, coarse = _recall(arrays, sentence, k, candidates, by_video, allowed, picked)
-        recalled = time.perf_counter()
-        counts = arrays.counts[rows]
-        if reranker is None:
-            frames = arrays.frames_of(rows)
-            found = [rerank(one, frames, arrays.scales[rows], counts, weights.temperature) for one in asked]
-            fine, relevance = _add_up(found, shares)
-            scores = weights.coarse_weight * (coarse * size) + weights.fine_weight * fine
-        else:
-            found = [self._rescore(reranker, term.text, rows) for term in terms or ()]
-            scores, relevance = _add_up(found, shares)
-        best = self._best(rows, scores, k, group_by == "video")
-        hits = [self._hit(int(rows[i]), float(scores[i]), relevance[i, : counts[i]]) for i in best]
+        total = len(arrays) if allowed is None else len(allowed)
+        by_video, picked, recalling, wanted = group_by == "video", self.config.picked, 0.0, k
+        while True:
+            before = time.perf_counter()
+            rows, coarse = _recall(arrays, asked.sentence, wanted, candidates, by_video, allowed, picked)
+            recalling += time.perf_counter() - before
+            short = self._score(asked, rows, coarse)
+            best = choose(short, k, group_by, collapse)
+            if len(best) >= k or len(rows) == total or wanted >= LONGEST:
+                break
+            # Joined and collapsed clips leave room: look further down.
+            wanted *= 4
+        background = self.config.background if self._is_comparable(asked) else None
+        hits = [self._hit(short, answer, background) for answer in best]
         done = time.perf_counter()
-        took = {"encode": encoded - began, "recall": recalled - encoded, "rerank": done - recalled}
-        text = query if isinstance(query, str) else describe(terms or ())
+        took = {"encode": encoded - began, "recall": recalling, "rerank": done - encoded - recalling}
+        text = query if isinstance(query, str) else describe(asked.terms or ())
         return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
 
     def vector(self, path: str | os.PathLike[str], at: float | None = None) -> Floats:
@@ -283,6 +303,36 @@ class Index:
         found: Floats = arrays.scan.vectors(rows[:1])[0]
         return found / np.linalg.norm(found)
 
+    def _understand(self, query: Any, model: QueryEncoder | None, reranker: RetrievalModel | None) -> _Asked:
+        """A query, taken apart and encoded; QueryError, ModelMismatchError."""
+        terms = as_terms(query)
+        if reranker is None and self.config.search.own_score and terms is not None:
+            reranker = _as_reranker(model)
+        if reranker is not None:
+            if terms is None:
+                raise QueryError("a reranker reads the words of the query: give a sentence, not a vector")
+            self._check_reranker(reranker)
+        read = [self._read(term.text, model, reranker) for term in terms or ()]
+        vectors = [vector for vector, _ in read] if terms else [self._vector(query)]
+        shares = np.array([term.weight for term in terms or [Term("")]], np.float32)
+        shares /= np.abs(shares).sum()
+        sentence, size = _mix(vectors, shares)
+        return _Asked(terms, vectors, shares, sentence, size, reranker, [text for _, text in read])
+
+    def _score(self, asked: _Asked, rows: npt.NDArray[np.int64], coarse: Floats) -> ShortList:
+        """The second stage: clips, with their coarse scores, by their frames."""
+        arrays, weights = self._arrays, self.config.search
+        frames = arrays.frames_of(rows)
+        if asked.reranker is None:
+            scales, counts = arrays.scales[rows], arrays.counts[rows]
+            found = [rerank(one, frames, scales, counts, weights.temperature) for one in asked.vectors]
+            fine, relevance = _add_up(found, asked.shares)
+            scores = weights.coarse_weight * (coarse * asked.size) + weights.fine_weight * fine
+        else:
+            found = [self._rescore(asked.reranker, text, rows, frames) for text in asked.texts]
+            scores, relevance = _add_up(found, asked.shares)
+        return ShortList(arrays, rows, frames, asked.sentence, coarse, scores, relevance)
+
     def _check_reranker(self, reranker: RetrievalModel) -> None:
         from vidsift.index.reranking import check_reranker
 
@@ -291,7 +341,11 @@ class Index:
             self._checked_rerankers[reranker] = True
 
     def _rescore(
-        self, reranker: RetrievalModel, query: str, rows: npt.NDArray[np.int64]
+        self,
+        reranker: RetrievalModel,
+        text: TextFeatures,
+        rows: npt.NDArray[np.int64],
+        frames: npt.NDArray[np.int8],
     ) -> tuple[Floats, Floats]:
         from vidsift.index.reranking import COLUMNS, rescore
 
@@ -303,21 +357,34 @@ class Index:
             ids = [arrays.clip_ids[row].decode() for row in rows.tolist()]
             parts = self._store().parts(ids)
         coarse = arrays.scan.vectors(rows)
-        return rescore(
-            reranker, query, coarse, arrays.frames_of(rows), arrays.scales[rows], arrays.counts[rows], parts
-        )
+        return rescore(reranker, text, coarse, frames, arrays.scales[rows], arrays.counts[rows], parts)
 
-    def _encode(self, query: str, model: QueryEncoder | None) -> Floats:
+    def _is_comparable(self, asked: _Asked) -> bool:
+        """Whether it is one sentence, scored as the background sentences were."""
+        alone = asked.terms is not None and len(asked.terms) == 1 and asked.terms[0].weight > 0
+        return alone and (asked.reranker is not None) == self.config.search.own_score
+
+    def _read(
+        self, query: str, model: QueryEncoder | None, reranker: RetrievalModel | None
+    ) -> tuple[Floats, Any]:
+        """A sentence's vector, and its features where a reranker needs them."""
         try:
             query.encode("utf-8")
         except UnicodeEncodeError as error:
             raise QueryError(f"the query is not text in UTF-8: {query!a}") from error
         if not query.strip():
             raise QueryError("the query is empty: say in a few words what should be in the picture")
-        if model is None:
+        if model is None and reranker is None:
             raise QueryError("a sentence needs the index's model to encode it: search(query, model)")
-        self.check_model(model)
-        return np.asarray(model.encode_queries([query])[0], dtype=np.float32)
+        text = None
+        if reranker is not None:
+            from vidsift.index.reranking import read_texts
+
+            text, vectors = read_texts(reranker, [query])
+        if model is not None and model is not reranker:
+            self.check_model(model)
+            vectors = model.encode_queries([query])
+        return np.asarray(vectors[0], dtype=np.float32), text
 
     def _vector(self, query: Any) -> Floats:
         width = self.config.model.width
@@ -332,35 +399,25 @@ class Index:
             raise QueryError("a query vector must be finite and not zero")
         return vector / np.float32(norm)
 
-    def _best(self, rows: npt.NDArray[np.int64], scores: Floats, k: int, one_per_video: bool) -> list[int]:
-        """Places in the short list, best first; equal scores in the order of path and time."""
-        arrays = self._arrays
-        order = np.argsort(-scores, kind="stable")
-        if one_per_video:
-            # Every video's best clip: the first of its kind in the order of scores.
-            _, first = np.unique(arrays.file_of[rows[order]], return_index=True)
-            order = order[np.sort(first)]
-        # Ties at the k-th place are kept until they are put in order.
-        if len(order) > k:
-            order = order[scores[order] >= scores[order[k - 1]]]
-
-        def place(i: int) -> tuple[float, bytes, float]:
-            row = int(rows[i])
-            return -float(scores[i]), arrays.paths[int(arrays.file_of[row])], float(arrays.spans[row, 0])
-
-        return sorted(order.tolist(), key=place)[:k]
-
-    def _hit(self, row: int, score: float, relevance: Floats) -> Hit:
-        arrays = self._arrays
-        start, end = (float(second) for second in arrays.spans[row])
+    def _hit(self, short: ShortList, answer: Answer, background: Background | None) -> Hit:
+        arrays, row = self._arrays, int(short.rows[answer.at])
+        start, end = short.span(answer.at)
+        curve = self.config.search
+        score, coarse = float(short.scores[answer.at]), float(short.coarse_scores[answer.at])
+        sure = None if background is None else confidence(score, coarse, background, curve)
         return Hit(
-            path=os.fsdecode(arrays.paths[int(arrays.file_of[row])]),
+            path=os.fsdecode(arrays.paths[short.file(answer.at)]),
             score=score,
             start=start,
             end=end,
-            moment=find_moment(relevance, arrays.times_of(row), start, end),
+            moment=answer.moment,
             metadata=json.loads(arrays.metadata[row]),
             clip_id=arrays.clip_ids[row].decode(),
+            confidence=sure,
+            level=None if sure is None else level(sure, curve),
+            alike=tuple(
+                Place(os.fsdecode(arrays.paths[short.file(i)]), *short.span(i)) for i in answer.alike
+            ),
             load_thumbnail=partial(_thumbnail, self.folder, self.config.model.fingerprint),
         )
 
@@ -371,6 +428,20 @@ class Index:
 
     def _store(self) -> Store:
         return _open_store(self.folder, self.config)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A query, encoded: its terms (None: a vector was asked for), their vectors [D] and shares, the unit
+    vector of them all and the size that it had; who rescores, and the terms' features for that."""
+
+    terms: Sequence[Term] | None
+    vectors: list[Floats]
+    shares: Floats
+    sentence: Floats
+    size: float
+    reranker: RetrievalModel | None
+    texts: list[TextFeatures]
 
 
 def _mix(sentences: list[Floats], shares: Floats) -> tuple[Floats, float]:
@@ -437,7 +508,7 @@ def _recall(
 
 def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
     """Build the arrays of the table as it is now, unless they are there, and remove older ones (a writer's
-    last act). Those of an index in object storage are left to the machines that search it."""
+    last act). Those of an index in object storage are left to whoever opens it to search."""
     if not is_address(folder):
         build_derived(folder, config.index_id, store)
         clean_derived(folder, store.version)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vidsift.index.confidence import Level
+
 FileStatus = Literal["ok", "partial", "failed"]
 Floats = npt.NDArray[np.float32]
 
@@ -76,6 +78,18 @@ class Moment:
         return {"start": self.start, "end": self.end, "best": self.best}
 
 
+@dataclass(frozen=True)
+class Place:
+    """A clip of a file: path as in `Hit`, seconds."""
+
+    path: str
+    start: float
+    end: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"path": self.path, "start": self.start, "end": self.end}
+
+
 def _no_thumbnail(clip_id: str) -> bytes:
     raise LookupError(f"no store to read the thumbnail of clip {clip_id} from")
 
@@ -85,7 +99,11 @@ class Hit:
     """One answer: the file, the clip in it (`start`, `end` in seconds) and the moment inside the clip.
 
     `path` is absolute; bytes of a file name that are not UTF-8 are kept as surrogates (os.fsdecode), so
-    the path opens the file. `thumbnail` is read from the store on first use.
+    the path opens the file. `thumbnail` is read from the store on first use. The moment may go on in the
+    next clips. `alike`: near-duplicates of the clip, such as copies and other encodings of the same pictures.
+    `confidence`: the probability that this is what was asked for, and `level`, its name ("strong", "likely",
+    "weak", or "none": nothing relevant); None for a query that is not one sentence, and in an index that no
+    `vidsift index` has calibrated.
     """
 
     path: str
@@ -95,6 +113,9 @@ class Hit:
     moment: Moment
     metadata: dict[str, Any]
     clip_id: str
+    confidence: float | None = None
+    level: Level | None = None
+    alike: tuple[Place, ...] = ()
     load_thumbnail: Callable[[str], bytes] = field(default=_no_thumbnail, repr=False, compare=False)
 
     @property
@@ -111,6 +132,9 @@ class Hit:
             "end": self.end,
             "moment": self.moment.to_dict(),
             "metadata": self.metadata,
+            "confidence": self.confidence,
+            "level": self.level,
+            "alike": [place.to_dict() for place in self.alike],
         }
 
 
@@ -122,9 +146,16 @@ class SearchResult:
     hits: list[Hit]
     took_ms: dict[str, float]
 
+    @property
+    def relevant(self) -> bool | None:
+        """Whether any hit is more than the nearest of what is not there; None where that is not known."""
+        levels = [hit.level for hit in self.hits]
+        return None if None in levels or not levels else any(level != "none" for level in levels)
+
     def to_dict(self) -> dict[str, Any]:
         """The result in the shape of `search --json`."""
-        return {"query": self.query, "took_ms": self.took_ms, "hits": [hit.to_dict() for hit in self.hits]}
+        hits = [hit.to_dict() for hit in self.hits]
+        return {"query": self.query, "took_ms": self.took_ms, "relevant": self.relevant, "hits": hits}
 
 
 def file_key(path: str) -> str:

@@ -25,7 +25,7 @@ from vidsift.index.founding import create_files
 from vidsift.index.lock import WriterLock
 from vidsift.index.remote import locate
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.searcher import refresh_arrays
+from vidsift.index.searcher import Index, refresh_arrays
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, FileStatus, is_under
 from vidsift.ingest.decode import DecodePool, default_workers, read_here
@@ -235,6 +235,7 @@ class _Run:
         self._stage("finish", [])
         self._remember(roots)
         refresh_arrays(self.folder, self.config, self.store)
+        self._measure_background()
         return IngestReport(
             added=plan.added,
             updated=plan.updated,
@@ -270,8 +271,9 @@ class _Run:
 
     def _read_all(self, plan: Plan) -> None:
         works = plan.reads
-        self._stage("read", [work.file for work in works])
+        # Before the stage begins: its rate tells how long it will take.
         model = self.chosen.load()
+        self._stage("read", [work.file for work in works])
         settings = ReadSettings(
             self.config.model.frames_per_clip, model.preprocess.geometry, self.config.segmentation
         )
@@ -366,27 +368,49 @@ class _Run:
             self._finished.clear()
         self._committed_at = time.monotonic()
 
+    def _measure_background(self) -> None:
+        """Let searches know how sure a hit is, where what they know is of a library of another size."""
+        clips, known = self.store.count_clips(), self.config.background
+        if clips and (known is None or not known.serves(clips)):
+            found = Index.open(self.folder).measure_background(self.chosen.load())
+            if found is not None:
+                self.config = replace(read_config(self.folder), background=found)
+                write_config(self.folder, self.config)
+
     def _stage(self, stage: Stage, files: Sequence[Candidate]) -> None:
         self._now, self._stage_began = stage, time.monotonic()
+        self._moving: tuple[float, int] | None = None
         self._files = self._bytes = 0
         self._total_files, self._total_bytes = len(files), sum(file.size for file in files)
         self._tell()
 
     def _tell(self, path: str = "", begun_bytes: int = 0) -> None:
         if self._progress is not None:
+            now, done = time.monotonic(), self._bytes + begun_bytes
+            if self._moving is None and done:
+                self._moving = now, done
             self._progress(
                 Progress(
                     stage=self._now,
                     done=self._files,
                     total=self._total_files,
-                    bytes_done=self._bytes + begun_bytes,
+                    bytes_done=done,
                     bytes_total=self._total_bytes,
                     clips=self._clips,
                     committed=self._committed,
-                    seconds=time.monotonic() - self._stage_began,
+                    seconds=now - self._stage_began,
                     path=path,
+                    seconds_left=self._left(now, done),
                 )
             )
+
+    def _left(self, now: float, done: int) -> float | None:
+        left = self._total_bytes - done
+        if self._total_bytes and not left:
+            return 0.0
+        if self._moving is None or now <= self._moving[0] or done <= self._moving[1]:
+            return None
+        return left * (now - self._moving[0]) / (done - self._moving[1])
 
     def _compared(self, file: Candidate) -> None:
         self._tell(file.path)

@@ -60,6 +60,8 @@ class Progress:
     done, total: files of this stage.  bytes_done, bytes_total: the same in bytes, within long files too.
     clips: encoded so far.  committed: files of this run that are safely in the index.
     seconds: since this stage began.  path: the file at hand.
+    seconds_left: estimate of the rest of this stage, from its rate since something of it was done: what came
+    before, such as looking for the shots of a long file, does not come again. None before there is a rate.
     """
 
     stage: Stage
@@ -71,15 +73,9 @@ class Progress:
     committed: int
     seconds: float
     path: str = ""
+    seconds_left: float | None = None
 
     @property
     def bytes_per_second(self) -> float:
         """Rate of this stage so far; 0 before anything is done."""
         return self.bytes_done / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimate of the rest of this stage from its rate so far; None before anything is done."""
-        if self.bytes_done <= 0:
-            return None
-        return self.seconds * (self.bytes_total - self.bytes_done) / self.bytes_done

@@ -32,6 +32,8 @@ class SearchWeights:
 
     temperature: of the gate.  candidates: length of the short list that is enough.
     own_score: rank by the method's own similarity instead, where the model is at hand.
+    slope, coarse_slope, offset, least: how a score becomes a confidence (`vidsift.index.confidence`); the
+    defaults were fitted to the bundled default model.
     """
 
     coarse_weight: float = 0.5
@@ -39,6 +41,10 @@ class SearchWeights:
     temperature: float = 0.1
     candidates: int = 100
     own_score: bool = False
+    slope: float = 1.75
+    coarse_slope: float = 0.0
+    offset: float = -2.4
+    least: float = 0.22
 
 
 class RetrievalModel(nn.Module):
@@ -76,6 +82,8 @@ class RetrievalModel(nn.Module):
         self.name = self.method
         # Fingerprints of models that give clips the same vectors, and differ in how they read texts.
         self.same_clips_as: tuple[str, ...] = ()
+        # Sentences about common things of the model's world; () stands for those that come with vidsift.
+        self.background: tuple[str, ...] = ()
         self.add_layers()
 
     def add_layers(self) -> None:

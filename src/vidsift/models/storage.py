@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from vidsift.errors import ModelFormatError
 from vidsift.models.backbone import Backbone, ClipBackbone, build_backbone, hf_classes
+from vidsift.models.background import read_background, write_background
 from vidsift.models.base import RetrievalModel, SearchWeights
 from vidsift.models.compiled import open_compiled
 from vidsift.models.preprocess import PreprocessSpec, read_preprocess
@@ -56,6 +57,7 @@ def save_model(model: RetrievalModel, folder: Path, dtype: torch.dtype = torch.f
         seen.add(value.data_ptr())
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     model.tokenizer.save(folder)
+    write_background(folder, model.background)
     # Last, so that a folder with a configuration is a whole model.
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -108,6 +110,7 @@ def _read_ours(folder: Path, config: dict[str, Any]) -> RetrievalModel:
     except (KeyError, TypeError) as error:
         raise ModelFormatError(f"{folder / CONFIG}: {type(error).__name__} {error}") from error
     model.same_clips_as = tuple(config.get("same_clips_as", ()))
+    model.background = read_background(folder)
     path = folder / WEIGHTS
     try:
         weights = load_file(path)

@@ -15,6 +15,8 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from vidsift.errors import QueryError
 from vidsift.index import SearchResult
+from vidsift.index.confidence import LEVELS, Level
+from vidsift.index.ranking import GroupBy
 from vidsift.index.types import file_key
 from vidsift.ingest import remove_paths
 from vidsift.server import schema
@@ -36,11 +38,24 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
     """All routes over one library."""
     router = APIRouter(prefix="/api/v1", responses=_REFUSALS)
 
-    def answer(result: SearchResult, threshold: float | None) -> schema.SearchAnswer:
+    def answer(
+        result: SearchResult, threshold: float | None = None, least: Level | None = None
+    ) -> schema.SearchAnswer:
         measures.search(result.took_ms)
-        hits = [_hit(library, hit) for hit in result.hits if threshold is None or hit.score >= threshold]
+        good = [hit for hit in result.hits if threshold is None or hit.score >= threshold]
+        if least is not None:
+            if any(hit.level is None for hit in good):
+                raise QueryError(
+                    "level: how sure the answers are is not known; ask with one sentence, of an index that "
+                    "`vidsift index` has brought up to date"
+                )
+            good = [hit for hit in good if hit.level in LEVELS[: LEVELS.index(least) + 1]]
         return schema.SearchAnswer(
-            query=result.query, hits=hits, took_ms=result.took_ms, clips=len(library.index)
+            query=result.query,
+            hits=[_hit(library, hit) for hit in good],
+            took_ms=result.took_ms,
+            relevant=result.relevant,
+            clips=len(library.index),
         )
 
     @router.post("/search", tags=["search"])
@@ -49,19 +64,20 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
         if (asked.query is None) == (asked.like is None):
             raise QueryError("ask with one thing: query, or like")
         where = library.filter_for(asked.filters, asked.video)
-        by_video = asked.group_by == "video"
-        result = library.search(asked.query, asked.like, None, asked.k, asked.candidates, by_video, where)
-        return answer(result, asked.threshold)
+        result = library.search(
+            asked.query, asked.like, None, asked.k, asked.candidates, asked.group_by, where, asked.collapse
+        )
+        return answer(result, asked.threshold, asked.level)
 
     @router.get("/search", tags=["search"])
     def search_by_words(
         q: Annotated[str, Query(min_length=1, max_length=1000, description="The sentence.")],
         k: Annotated[int, Query(ge=1, le=200)] = 20,
-        group_by: Annotated[str, Query(pattern="^(video|moment)$")] = "video",
+        group_by: GroupBy = "video",
     ) -> schema.SearchAnswer:
         """The same for a sentence alone: easy to try by hand."""
         where = library.filter_for(schema.Filters(), None)
-        return answer(library.search(q, None, None, k, None, group_by == "video", where), None)
+        return answer(library.search(q, None, None, k, None, group_by, where))
 
     @router.post(
         "/search/image",
@@ -76,17 +92,15 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
     async def search_by_image(
         request: Request,
         k: Annotated[int, Query(ge=1, le=200)] = 20,
-        group_by: Annotated[str, Query(pattern="^(video|moment)$")] = "video",
+        group_by: GroupBy = "video",
     ) -> schema.SearchAnswer:
         """Find what looks like a picture: its bytes are the body, as JPEG, PNG, WebP, ...."""
         content = await request.body()
         if not content:
             raise QueryError("the body is empty: send the picture's bytes")
         where = library.filter_for(schema.Filters(), None)
-        result = await run_in_threadpool(
-            library.search, None, None, content, k, None, group_by == "video", where
-        )
-        return answer(result, None)
+        result = await run_in_threadpool(library.search, None, None, content, k, None, group_by, where)
+        return answer(result)
 
     @router.get("/videos", tags=["library"])
     def list_videos(
@@ -249,10 +263,16 @@ def _hit(library: Library, hit: Any) -> schema.Hit:
         path=shown,
         clip=hit.clip_id,
         score=hit.score,
+        confidence=hit.confidence,
+        level=hit.level,
         start=hit.start,
         end=hit.end,
         moment=schema.Moment(**hit.moment.to_dict()),
         metadata=hit.metadata,
+        alike=[
+            schema.Alike(video=file_key(p.path), path=library.shown(p.path), start=p.start, end=p.end)
+            for p in hit.alike
+        ],
         thumbnail=f"/api/v1/clips/{hit.clip_id}/thumbnail",
         content=f"/api/v1/videos/{video}/content",
     )

@@ -26,6 +26,7 @@ from vidsift.video.still import decode_image
 
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
+    from vidsift.index.ranking import GroupBy
     from vidsift.models import RetrievalModel
 
 Rows = npt.NDArray[np.int64]
@@ -116,12 +117,12 @@ class Library:
         image: bytes | None,
         k: int,
         candidates: int | None,
-        by_video: bool,
+        group_by: GroupBy,
         where: Filter,
+        collapse: bool | None = None,
     ) -> SearchResult:
         """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
         index = self.index
-        group: Any = "video" if by_video else "clip"
         asked: Any = None if query is None else parse_query(query)
         if like is not None:
             row = self._row(index, like)
@@ -132,7 +133,13 @@ class Library:
                 asked = self.model.encode_images(picture[None])[0]
             extra = 1 if like is not None else 0
             result = index.search(
-                asked, self.model, k=k + extra, candidates=candidates, group_by=group, where=where
+                asked,
+                self.model,
+                k=k + extra,
+                candidates=candidates,
+                group_by=group_by,
+                where=where,
+                collapse=collapse,
             )
         if query is not None:
             result = replace(result, query=query)

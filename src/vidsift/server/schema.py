@@ -39,8 +39,18 @@ class SearchRequest(_Strict):
     candidates: int | None = Field(
         default=None, ge=1, le=10_000, description="Clips to rerank by their frames."
     )
-    group_by: Literal["video", "moment"] = "video"
+    group_by: Literal["video", "moment", "clip"] = Field(
+        default="video",
+        description="The best of each video; several moments of a video; or clips as they are stored.",
+    )
+    collapse: bool | None = Field(
+        default=None,
+        description="Tell near-duplicates with the answer they are like; not for clips unless set.",
+    )
     threshold: float | None = Field(default=None, allow_inf_nan=False, description="Leave out lower scores.")
+    level: Literal["strong", "likely", "weak"] | None = Field(
+        default=None, description="Leave out what is less sure than this."
+    )
     video: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
         default=None, description="Search inside this video only."
     )
@@ -53,18 +63,32 @@ class Moment(BaseModel):
     best: float
 
 
+class Alike(BaseModel):
+    """A near-duplicate of an answer."""
+
+    video: str
+    path: str
+    start: float
+    end: float
+
+
 class Hit(BaseModel):
-    """A clip that answers, with the moment inside it; seconds of its file."""
+    """A clip that answers, with the moment, which may go on in the next clips; seconds of its file."""
 
     video: str
     name: str
     path: str = Field(description="Below the folder that was indexed.")
     clip: str
     score: float
+    confidence: float | None = Field(
+        description="How probable it is that this is what was asked for; null where that is not known."
+    )
+    level: Literal["strong", "likely", "weak", "none"] | None = Field(description="The confidence's name.")
     start: float
     end: float
     moment: Moment
     metadata: dict[str, Any]
+    alike: list[Alike] = Field(description="Copies and other encodings of the same pictures.")
     thumbnail: str = Field(description="Where the picture is, on this service.")
     content: str = Field(description="Where the video is, on this service.")
 
@@ -73,6 +97,9 @@ class SearchAnswer(BaseModel):
     query: str
     hits: list[Hit]
     took_ms: dict[str, float]
+    relevant: bool | None = Field(
+        description="False where all hits are only the nearest of what is not there; null: not known."
+    )
     clips: int = Field(description="Clips that were searched.")
 
 
@@ -135,6 +162,7 @@ class Progress(BaseModel):
     bytes_total: int = 0
     clips: int = 0
     seconds: float = 0.0
+    seconds_left: float | None = None
     path: str = ""
 
 

@@ -17,6 +17,7 @@ from vidsift.datasets.pairs import describe
 from vidsift.errors import RecipeError, TrainingError
 from vidsift.features.inputs import Inputs
 from vidsift.files import write_atomically
+from vidsift.models.background import draw_background
 from vidsift.models.storage import read_model
 from vidsift.training.distributed import World, average_gradients, joined
 from vidsift.training.folder import MODEL, RunFolder, rounded
@@ -27,7 +28,7 @@ from vidsift.training.recipe import Recipe
 from vidsift.training.sampler import Sampler
 from vidsift.training.setup import Setup, prepare
 from vidsift.training.step import Batch, StepRunner, chunk_for
-from vidsift.training.validation import Gallery, measure, selection, tune_search
+from vidsift.training.validation import Gallery, measure, selection, tune_confidence, tune_search
 
 log = logging.getLogger("vidsift.training")
 _BEST = "best"
@@ -40,6 +41,7 @@ class _Run:
         self.recipe, self.folder, self.world = recipe, folder, world
         self.model, self.inputs, self.teachers = setup.model, setup.train, setup.teachers
         self.reference = setup.reference
+        self.model.background = draw_background(self.inputs.pairs.captions)
         self.trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         if not self.trained:
             raise TrainingError(f"{recipe.name}: every learning rate is 0, so there is nothing to train")
@@ -255,6 +257,7 @@ def _finish(run: _Run, val: Inputs) -> dict[str, Any]:
     final = measure(model, seen)
     if run.recipe.validation.tune:
         model.search, final["search"] = tune_search(model, seen, run.recipe.validation)
+        model.search, final["confidence"] = tune_confidence(model, seen, model.search)
     model.save_pretrained(target)
     run.folder.record(step=run.step, final=final)
     shutil.rmtree(best)

@@ -9,10 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidsift.evaluation.confidence import best_scores, fit_curve
 from vidsift.evaluation.metrics import RetrievalMetrics, rank_all, ranks, retrieval_metrics
 from vidsift.evaluation.metrics import Scores as AllScores
 from vidsift.evaluation.scoring import staged
+from vidsift.index.confidence import Background
+from vidsift.index.reranking import read_texts
 from vidsift.models import ClipFeatures, RetrievalModel, SearchWeights, TextFeatures
+from vidsift.models.background import background_of
 from vidsift.models.pooling import text_gated_score
 from vidsift.training.recipe import ValidationSection
 
@@ -127,3 +131,29 @@ def tune_search(
         "r1_by_candidates": {str(k): r1 for k, r1 in by_candidates.items()},
     }
     return weights, report
+
+
+@torch.inference_mode()
+def tune_confidence(
+    model: RetrievalModel, gallery: Gallery, weights: SearchWeights
+) -> tuple[SearchWeights, dict[str, Any] | None]:
+    """Fit how scores under `weights` become confidences, and say what that gives on the validation set.
+
+    Weights as they were, and None, where nothing can be fitted: no caption finds its clip, or there is one
+    clip only.
+    """
+    right, wrong = best_scores(*_both_scores(model, gallery, weights), gallery.clip_of)
+    text, _ = read_texts(model, list(background_of(model)))
+    scores, coarse = _both_scores(model, replace(gallery, text=text), weights)
+    rows, best = np.arange(len(text)), scores.argmax(1)
+    background = Background.of(np.stack([scores[rows, best], coarse[rows, best]], 1), len(gallery.clips))
+    if background is None or not len(right) or len(gallery.clips) < 2:
+        return weights, None
+    fit = fit_curve(right, wrong, background)
+    curve = {name: getattr(fit, name) for name in ("slope", "coarse_slope", "offset", "least")}
+    return replace(weights, **curve), asdict(fit)
+
+
+def _both_scores(model: RetrievalModel, gallery: Gallery, weights: SearchWeights) -> tuple[Scores, Scores]:
+    coarse, _ = index_scores(model, gallery, weights.temperature)
+    return index_ranking(model, gallery, weights), coarse

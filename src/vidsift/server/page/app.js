@@ -6,6 +6,7 @@ const el = (name, properties = {}, ...children) => {
   made.append(...children);
   return made;
 };
+const LEVELS = { strong: "strong match", likely: "likely match", weak: "weak match", none: "no match" };
 const HISTORY = "vidsift.history";
 const state = { query: "", like: null, hits: [], asked: 0, hit: null, watched: new Map() };
 
@@ -90,7 +91,9 @@ async function search(ask, told) {
     state.hits = answer.hits;
     draw(answer.hits);
     const ms = Object.values(answer.took_ms).reduce((a, b) => a + b, 0);
-    $("said").textContent = answer.hits.length
+    $("said").textContent = answer.relevant === false
+      ? `Nothing in this library seems to be ${told.replace(/^for /, "")}. The nearest of ${answer.clips.toLocaleString()} clips:`
+      : answer.hits.length
       ? `${answer.hits.length} ${answer.hits.length === 1 ? "answer" : "answers"} ${told}, out of ${answer.clips.toLocaleString()} clips in ${ms.toFixed(0)} ms`
       : "";
     if (!answer.hits.length) nothing(answer.clips);
@@ -203,14 +206,17 @@ function draw(hits) {
     card.querySelector("img").src = hit.thumbnail;
     card.querySelector(".time").textContent = moment;
     card.querySelector(".name").textContent = hit.name;
-    card.querySelector(".where").textContent = hit.score === null ? hit.path : `${hit.score.toFixed(3)} · ${hit.path}`;
-    card.title = hit.path;
+    const sure = hit.level ? `${LEVELS[hit.level]}, ${Math.round(100 * hit.confidence)}%` : hit.score === null ? "" : hit.score.toFixed(3);
+    const alike = hit.alike?.length ? `and ${hit.alike.length} alike` : "";
+    card.querySelector(".where").textContent = [sure, alike, hit.path].filter(Boolean).join(" · ");
+    card.classList.toggle("unsure", hit.level === "none");
+    card.title = [hit.path, ...(hit.alike ?? []).map((other) => other.path)].join("\n");
     card.setAttribute("aria-label", hit.score === null
       ? `${hit.name}, ${moment}`
-      : `${hit.name}, moment ${moment}, score ${hit.score.toFixed(3)}. Play from there`);
+      : `${hit.name}, moment ${moment}, ${hit.level ? sure : `score ${sure}`}${alike ? `, ${alike}` : ""}. Play from there`);
     const meter = card.querySelector(".meter");
     meter.hidden = hit.score === null;
-    meter.firstElementChild.style.setProperty("width", `${100 * (high > low ? 0.12 + 0.88 * (hit.score - low) / (high - low) : 1)}%`);
+    meter.firstElementChild.style.setProperty("width", `${100 * (hit.level ? Math.max(0.04, hit.confidence) : high > low ? 0.12 + 0.88 * (hit.score - low) / (high - low) : 1)}%`);
     card.onclick = () => play(hit);
     preview(card, hit);
     return item;
@@ -362,7 +368,7 @@ function drawJob(job) {
     bar.setAttribute("aria-label", `Progress of indexing ${job.paths.join(", ")}`);
     if (job.state === "running" && progress.stage === "read") bar.value = progress.bytes_done;
     // A guess from the first file or two would be far off.
-    const left = progress.bytes_done > 0.02 * progress.bytes_total && progress.clips ? progress.seconds * (progress.bytes_total / progress.bytes_done - 1) : null;
+    const left = progress.bytes_done > 0.02 * progress.bytes_total ? progress.seconds_left : null;
     const said = job.state === "queued" ? "waiting" : progress.stage === "read"
       ? `${progress.done} of ${progress.total} files, ${progress.clips} clips${left === null ? "" : `, ${clock(left)} left`}`
       : progress.stage;

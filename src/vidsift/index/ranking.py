@@ -1,0 +1,180 @@
+"""From scored clips to answers: the best first, moments of one video joined, near-duplicates told once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vidsift.index.derived import Derived
+from vidsift.index.moments import find_moment, level_of
+from vidsift.index.types import Floats, Moment
+
+GroupBy = Literal["video", "moment", "clip"]
+Rows = npt.NDArray[np.int64]
+
+ALIKE, FRAMES_ALIKE = 0.98, 0.9
+"""Clips are near-duplicates when their coarse vectors, and all their frames in order, have cosines of at
+least this: copies, other encodings or sizes of the same pictures (benchmarks/reports/duplicates.md)."""
+
+TOUCHING = 0.5
+"""Moments of one video with no more seconds between them go on into each other."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A clip that answers.  at: its place in the short list.  alike: places of its near-duplicates."""
+
+    at: int
+    moment: Moment
+    alike: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShortList:
+    """The K clips that were scored, in any order.
+
+    rows: [K] of the arrays.  frames: [K, F, D] int8.  sentence: [D], the query's vector.
+    coarse_scores, scores: [K].  relevance: [K, F] of each frame, -inf behind the real ones.
+    """
+
+    arrays: Derived
+    rows: Rows
+    frames: npt.NDArray[np.int8]
+    sentence: Floats
+    coarse_scores: Floats
+    scores: Floats
+    relevance: Floats
+
+    def moment(self, i: int) -> Moment:
+        """The moment of a clip by itself."""
+        real = self.relevance[i, : self._count(i)]
+        return find_moment(real, self.arrays.times_of(int(self.rows[i])), *self.span(i))
+
+    def span(self, i: int) -> tuple[float, float]:
+        """Start and end of a clip, seconds."""
+        start, end = self.arrays.spans[int(self.rows[i])]
+        return float(start), float(end)
+
+    def file(self, i: int) -> int:
+        """The number of a clip's file."""
+        return int(self.arrays.file_of[int(self.rows[i])])
+
+    def cosines(self, i: int) -> Floats:
+        """Of a clip's real frames with the query: comparable between clips, as `relevance` need not be."""
+        count = self._count(i)
+        scales = self.arrays.scales[int(self.rows[i]), :count]
+        found: Floats = (self.frames[i, :count].astype(np.float32) @ self.sentence) * scales
+        return found
+
+    def coarse(self) -> Floats:
+        """Unit coarse vectors of all, [K, D]."""
+        found: Floats = _unit(self.arrays.scan.vectors(self.rows))
+        return found
+
+    def frames_alike(self, i: int, j: int) -> bool:
+        """Whether two clips have the same frames in the same order."""
+        if self._count(i) != self._count(j):
+            return False
+        one, other = (_unit(self.frames[n, : self._count(n)].astype(np.float32)) for n in (i, j))
+        return bool((np.einsum("fd,fd->f", one, other) >= FRAMES_ALIKE).all())
+
+    def ordered(self) -> list[int]:
+        """Places, best first; equal scores in the order of path and time."""
+        order = np.argsort(-self.scores, kind="stable")
+        falling = -self.scores[order]
+        places: list[int] = order.tolist()
+        for begin in np.flatnonzero(falling[1:] == falling[:-1]).tolist():
+            end = int(np.searchsorted(falling, falling[begin], "right"))
+            if begin == 0 or falling[begin - 1] != falling[begin]:
+                places[begin:end] = sorted(places[begin:end], key=self._place)
+        return places
+
+    def _place(self, i: int) -> tuple[bytes, float]:
+        return self.arrays.paths[self.file(i)], self.span(i)[0]
+
+    def _count(self, i: int) -> int:
+        return int(self.arrays.counts[int(self.rows[i])])
+
+
+def choose(found: ShortList, k: int, group_by: GroupBy, collapse: bool) -> list[Answer]:
+    """The k best answers.
+
+    group_by: "video" takes the best clip of each file, "moment" joins clips of a file over whose border a
+    moment goes on, "clip" takes all.
+    collapse: whether near-duplicates of a better answer are told with it, instead of being answers.
+    """
+    order = found.ordered()
+    joined: dict[int, Moment] = {}
+    if group_by == "video":
+        files = found.arrays.file_of[found.rows[order]]
+        order = [order[n] for n in np.sort(np.unique(files, return_index=True)[1]).tolist()]
+    elif group_by == "moment":
+        joined = _join(found, order)
+        order = [i for i in order if i in joined]
+    twins = _twins(found, order) if collapse else {}
+    best = [i for i in order if i not in twins][:k]
+    alike: dict[int, list[int]] = {}
+    for i, original in twins.items():
+        alike.setdefault(original, []).append(i)
+    return [Answer(i, joined.get(i) or found.moment(i), tuple(alike.get(i, ()))) for i in best]
+
+
+def _twins(found: ShortList, order: list[int]) -> dict[int, int]:
+    """Places that are near-duplicates of a better one, and which."""
+    coarse = found.coarse()[order]
+    near = np.triu(coarse @ coarse.T >= ALIKE, 1)
+    twins: dict[int, int] = {}
+    for n in np.flatnonzero(near.any(axis=0)).tolist():
+        for m in np.flatnonzero(near[:, n]).tolist():
+            if order[m] not in twins and found.frames_alike(order[m], order[n]):
+                twins[order[n]] = order[m]
+                break
+    return twins
+
+
+def _join(found: ShortList, order: list[int]) -> dict[int, Moment]:
+    """Temporal non-maximum suppression: the places that stay, and their moments.
+
+    From the best clip on, a moment takes in the next clip of its file, before or behind, while that clip's
+    own moment begins where it ends and its frames' best cosine is as high as the moment's own frames have
+    to be; what was taken in is no answer of its own.
+    """
+    by_file: dict[int, list[int]] = {}
+    for i in order:
+        by_file.setdefault(found.file(i), []).append(i)
+    moments: dict[int, Moment] = {}
+    for places in by_file.values():
+        own = {i: found.moment(i) for i in places}
+        in_time = sorted(places, key=found.span)
+        taken: set[int] = set()
+        for i in places:
+            if i not in taken:
+                taken.add(i)
+                at = in_time.index(i)
+                moment = _extended(found, own[i], i, in_time[at + 1 :], own, taken)
+                moments[i] = _extended(found, moment, i, in_time[:at][::-1], own, taken)
+    return moments
+
+
+def _extended(
+    found: ShortList, moment: Moment, i: int, others: list[int], own: dict[int, Moment], taken: set[int]
+) -> Moment:
+    """The moment of a clip with what goes on in the next ones (`others`, the nearest first)."""
+    level = level_of(found.cosines(i))
+    for other in others:
+        gap = max(own[other].start - moment.end, moment.start - own[other].end)
+        cosines = found.cosines(other)
+        if other in taken or gap > TOUCHING or not len(cosines) or cosines.max() < level:
+            break
+        taken.add(other)
+        start, end = min(moment.start, own[other].start), max(moment.end, own[other].end)
+        moment = Moment(start, end, moment.best)
+    return moment
+
+
+def _unit(vectors: Floats) -> Floats:
+    found: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return found
