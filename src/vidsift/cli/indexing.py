@@ -24,7 +24,10 @@ from vidsift.cli.output import (
 if TYPE_CHECKING:
     from vidsift.ingest import IngestReport
 
-IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index folder.")]
+# Text, not a Path, which would make s3:/ of s3://.
+IndexFolder = Annotated[
+    str, typer.Option("--index", "-i", metavar="DIR", help="The index: a folder, or s3://BUCKET/PREFIX.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
@@ -38,7 +41,9 @@ class Segmentation(StrEnum):
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Folders and video files.", readable=False)],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Folders and video files, or their addresses.")
+    ],
     index: IndexFolder,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A bundled name, folder, preset or hub id.")
@@ -89,7 +94,7 @@ def _segmentation(mode: Segmentation | None, max_seconds: float | None) -> Any:
     return SegmentConfig(**settings)
 
 
-def _finish(report: IngestReport, index: Path, as_json: bool) -> None:
+def _finish(report: IngestReport, index: str, as_json: bool) -> None:
     if as_json:
         say_json(report.to_dict())
     else:
@@ -177,7 +182,8 @@ def compact(index: IndexFolder, as_json: AsJson = False) -> None:
 
 def remove(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files and folders to forget; nothing on disk is touched.")
+        list[str],
+        typer.Argument(metavar="PATH", help="Files and folders to forget; nothing on disk is touched."),
     ],
     index: IndexFolder,
     as_json: AsJson = False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidsift.cli.indexing import IndexFolder
 from vidsift.cli.output import clock, printable, say, say_json, show_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ChannelName(StrEnum):
 
 
 def search(
-    index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    index: IndexFolder,
     query: Annotated[str | None, typer.Argument(help="What should be seen, in a sentence.")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="A picture to find videos like.")] = None,
     like: Annotated[
@@ -83,6 +84,7 @@ def search(
     from vidsift.index import Filter, Index, parse_query
     from vidsift.index.fusion import named_channels
     from vidsift.models import load_model
+    from vidsift.video.address import absolute
     from vidsift.video.still import read_image
 
     where = Filter(tuple(path or ()), after, before, shortest, longest, _pairs(having or []))
@@ -100,7 +102,7 @@ def search(
         result = opened.search(
             vector, k=k + 1, candidates=candidates, group_by=grouped, where=where, channels=channels
         )
-        own = os.path.abspath(file)
+        own = absolute(file)
         itself = [hit for hit in result.hits if hit.path == own][:1]
         result = replace(result, hits=[hit for hit in result.hits if hit not in itself][:k])
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidsift.cli.indexing import IndexFolder
 from vidsift.cli.output import complain, say
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _WAITING = 8
 
 
 def serve(
-    index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    index: IndexFolder,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need a token.")] = (
         "127.0.0.1"
     ),

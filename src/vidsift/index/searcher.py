@@ -8,31 +8,32 @@ import time
 import weakref
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.errors import IndexStateError, QueryError
+from vidsift.errors import QueryError
 from vidsift.index.building import build_derived, clean_derived
 from vidsift.index.confidence import Background, confidence, level
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.derived import Derived, open_derived, open_newest
 from vidsift.index.filters import Filter
+from vidsift.index.founding import create_files
 from vidsift.index.fusion import CHANNELS, check_channels, fuse
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.queries import Term, as_terms, describe
 from vidsift.index.ranking import Answer, GroupBy, ShortList, choose
+from vidsift.index.remote import at_hand, locate
 from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
 from vidsift.index.types import Channel, FileRecord, Floats, Hit, Place, SearchResult
-from vidsift.index.upkeep import bytes_below
-from vidsift.index.versions import TABLE, table_version
+from vidsift.index.upkeep import index_bytes
+from vidsift.index.versions import table_version
 from vidsift.index.words import Said, WordSearch, words_of
 from vidsift.video import SegmentConfig
+from vidsift.video.address import absolute, is_address
 
 if TYPE_CHECKING:
     from vidsift.index.store import Store
@@ -55,8 +56,10 @@ class QueryEncoder(Protocol):
 
 
 class Index:
-    """A searchable index folder, seen as it was when it was opened or last refreshed.
+    """A searchable index, seen as it was when it was opened or last refreshed.
 
+    It lies in a folder, or in object storage at s3://BUCKET/PREFIX; what searches read of the latter is built
+    from its table in this machine's cache (`vidsift.index.remote.at_hand`).
     Writers (`vidsift.ingest`) never disturb an open index; `refresh` moves on to what they committed.
     """
 
@@ -77,7 +80,7 @@ class Index:
         search: RerankWeights | None = None,
     ) -> Index:
         """Make an empty index; IndexStateError when `folder` holds an index or anything else already."""
-        path = os.path.abspath(folder)
+        path = locate(folder)
         create_files(path, model, segmentation or SegmentConfig(), search or RerankWeights())
         return cls.open(path)
 
@@ -87,7 +90,7 @@ class Index:
 
         IndexNotFoundError when there is none, IndexStateError when it is damaged or of another format.
         """
-        path = os.path.abspath(folder)
+        path = locate(folder)
         config = read_config(path)
         return cls(path, config, _open_arrays(path, config))
 
@@ -168,7 +171,7 @@ class Index:
             "scan": self._arrays.scan.kind,
             "scan_reason": self._arrays.scan.reason(self.config.picked),
             "picked": self._picked(),
-            "bytes": bytes_below(self.folder),
+            "bytes": index_bytes(self.folder),
         }
 
     def thumbnail(self, clip_id: str) -> bytes:
@@ -311,7 +314,7 @@ class Index:
 
         Raises QueryError for a file that the index does not hold, or a time at which it has no clip.
         """
-        arrays, wanted = self._arrays, os.fsencode(os.path.abspath(path))
+        arrays, wanted = self._arrays, os.fsencode(absolute(path))
         number = next((n for n in range(len(arrays.paths)) if arrays.paths[n] == wanted), None)
         if number is None:
             raise QueryError(f"{os.fspath(path)}: this index holds no clip of it")
@@ -538,50 +541,28 @@ def _recall(
     return rows, scores
 
 
-def create_files(
-    folder: str, model: ModelSpec, segmentation: SegmentConfig, search: RerankWeights
-) -> IndexConfig:
-    """Lay out an empty index in `folder`; `index.json` comes last, so a killed creation can be repeated."""
-    from vidsift.index.store import Store
-
-    try:
-        os.makedirs(folder, exist_ok=True)
-        present = os.listdir(folder)
-    except OSError as error:
-        raise IndexStateError(f"{folder}: cannot be made an index folder ({error.strerror})") from error
-    strangers = [name for name in present if name not in ("writer.lock", f"{TABLE}.lance")]
-    strangers = [name for name in strangers if not name.endswith(".tmp")]
-    if strangers:
-        raise IndexStateError(
-            f"{folder}: is not empty ({sorted(strangers)[0]!r} lies there); choose a new folder for the index"
-        )
-    Store.create(folder, model.width, model.frames_per_clip, model.fingerprint)
-    config = IndexConfig(
-        index_id=uuid4().hex,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=model,
-        segmentation=segmentation,
-        search=search,
-    )
-    write_config(folder, config)
-    return config
-
-
 def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
     """Bring the index of words up to date, build the arrays of the table as it is now, unless they are there,
-    and remove older ones (a writer's last act)."""
+    and remove older ones (a writer's last act). The arrays of an index in object storage are left to whoever
+    opens it to search."""
     store.index_words()
-    build_derived(folder, config.index_id, store)
-    clean_derived(folder, store.version)
+    if not is_address(folder):
+        build_derived(folder, config.index_id, store)
+        clean_derived(folder, store.version)
 
 
 def _open_arrays(folder: str, config: IndexConfig) -> Derived:
-    arrays = open_derived(folder, config.index_id, table_version(folder))
+    here = at_hand(folder, config.index_id)
+    arrays = open_derived(here, config.index_id, table_version(folder))
     if arrays is None and being_written(folder):
         # The writer makes the next arrays itself, every now and then: readers need not wait for them.
-        arrays = open_newest(folder, config.index_id)
-    # Not by its truth: arrays of no clips are arrays.
-    return build_derived(folder, config.index_id, _open_store(folder, config)) if arrays is None else arrays
+        arrays = open_newest(here, config.index_id)
+    if arrays is None:  # not by its truth: arrays of no clips are arrays
+        store = _open_store(folder, config)
+        arrays = build_derived(here, config.index_id, store)
+        if is_address(folder):
+            clean_derived(here, store.version)
+    return arrays
 
 
 def _open_store(folder: str, config: IndexConfig) -> Store:

@@ -21,9 +21,11 @@ from vidsift.errors import (
     SourceError,
 )
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
+from vidsift.index.founding import create_files
 from vidsift.index.lock import WriterLock
+from vidsift.index.remote import locate
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.searcher import Index, create_files, refresh_arrays
+from vidsift.index.searcher import Index, refresh_arrays
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, FileStatus, is_under
 from vidsift.ingest.decode import DecodePool, default_workers, read_here
@@ -33,6 +35,7 @@ from vidsift.ingest.report import FileProblem, IngestReport, Progress, Stage
 from vidsift.ingest.walk import Candidate, Found, normalise, walk
 from vidsift.ingest.words import find_stale, read_words
 from vidsift.video import SegmentConfig
+from vidsift.video.address import absolute, is_address
 
 if TYPE_CHECKING:
     from vidsift.models import RetrievalModel
@@ -79,7 +82,7 @@ def index_paths(
     if workers is not None and workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
     roots = normalise([paths] if isinstance(paths, str | os.PathLike) else paths)
-    folder = os.path.abspath(index_dir)
+    folder = locate(index_dir)
     chosen = _ChosenModel(model, folder, device)
     if _existing(folder, chosen, segmentation) is None:
         chosen.load()  # a model that cannot be had leaves no empty index behind
@@ -89,7 +92,7 @@ def index_paths(
         if config is None:
             cutting = segmentation or SegmentConfig()
             config = create_files(folder, chosen.spec(), cutting, chosen.weights())
-            chosen.meet(config.model)
+            _check(folder, config, chosen, segmentation)
         return _Run(folder, config, chosen, workers, progress).sync(roots, began)
 
 
@@ -99,9 +102,9 @@ def remove_paths(paths: StrPath | Iterable[StrPath], index_dir: StrPath) -> Inge
     Raises SourceError when the index knows nothing there, IndexNotFoundError, IndexStateError.
     """
     began = time.perf_counter()
-    folder = os.path.abspath(index_dir)
+    folder = locate(index_dir)
     named = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    places = [os.path.abspath(os.fspath(path)) for path in named]
+    places = [absolute(path) for path in named]
     read_config(folder)
     with WriterLock(folder):
         config = read_config(folder)
@@ -236,6 +239,7 @@ class _Run:
         if renewed or not plan.changes_nothing():
             self.store.tidy()
         self._stage("finish", [])
+        self._remember(roots)
         refresh_arrays(self.folder, self.config, self.store)
         self._measure_background()
         return IngestReport(
@@ -251,12 +255,13 @@ class _Run:
         )
 
     def _remember(self, roots: list[str]) -> None:
-        config = self.config
+        # Read again: where there is no lock, others add their roots as well.
+        config = known = read_config(self.folder)
         for root in roots:
             config = config.with_root(root)
-        if config != self.config:
+        if config != known:
             write_config(self.folder, config)
-            self.config = config
+        self.config = config
 
     def _apply(self, plan: Plan) -> None:
         if plan.moves:
@@ -334,10 +339,12 @@ class _Run:
         if not clips:
             problem = problem or "no picture could be decoded"
         status: FileStatus = "failed" if not clips else "partial" if problem else "ok"
+        # A file without a fingerprint is tried again at the next run.
+        fingerprint = "" if isinstance(end, Failed) and end.again else work.fingerprint
         for file, known in [(work.file, work.known), *work.copies]:
             record = FileRecord(
                 path=file.path,
-                fingerprint=work.fingerprint,
+                fingerprint=fingerprint,
                 size=file.size,
                 mtime_ns=file.mtime_ns,
                 duration=duration,
@@ -390,7 +397,7 @@ class _Run:
         if clips and (known is None or not known.serves(clips)):
             found = Index.open(self.folder).measure_background(self.chosen.load())
             if found is not None:
-                self.config = replace(self.config, background=found)
+                self.config = replace(read_config(self.folder), background=found)
                 write_config(self.folder, self.config)
 
     def _stage(self, stage: Stage, files: Sequence[Candidate]) -> None:
@@ -456,6 +463,14 @@ def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | N
         config = read_config(folder)
     except IndexNotFoundError:
         return None
+    _check(folder, config, chosen, segmentation)
+    return config
+
+
+def _check(
+    folder: str, config: IndexConfig, chosen: _ChosenModel, segmentation: SegmentConfig | None
+) -> None:
+    """Raise unless the index fits what was asked for."""
     if segmentation is not None and segmentation != config.segmentation:
         raise IndexStateError(
             f"{folder}: its files are cut by {_cutting(config.segmentation)}, "
@@ -463,7 +478,6 @@ def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | N
             "them anew"
         )
     chosen.meet(config.model)
-    return config
 
 
 def _cutting(config: SegmentConfig) -> str:
@@ -471,6 +485,8 @@ def _cutting(config: SegmentConfig) -> str:
 
 
 def _make_folder(folder: str) -> None:
+    if is_address(folder):
+        return
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from vidsift.errors import SourceError
 from vidsift.index.types import FileRecord, is_under
 from vidsift.ingest.report import FileProblem
+from vidsift.ingest.sources import read_ranges
 from vidsift.ingest.walk import Candidate, Found, is_media_name
+from vidsift.video.address import is_address
 
 WHOLE_BYTES = 16 << 20
 """Files up to this size are fingerprinted whole."""
@@ -68,13 +70,19 @@ class Plan:
 def fingerprint(path: str, size: int) -> str:
     """Hash of a file's content: of all of it, or of its size and 64 blocks spread over it. Raises OSError."""
     digest = hashlib.blake2b(str(size).encode() + b":", digest_size=16)
+    places = [(size - BLOCK_BYTES) * i // (BLOCKS - 1) for i in range(BLOCKS)]
+    if is_address(path):
+        spread = [(place, place + BLOCK_BYTES) for place in places]
+        for block in read_ranges(path, [(0, size)] if size <= WHOLE_BYTES else spread):
+            digest.update(block)
+        return digest.hexdigest()
     with open(path, "rb") as file:
         if size <= WHOLE_BYTES:
             while block := file.read(1 << 20):
                 digest.update(block)
         else:
-            for i in range(BLOCKS):
-                file.seek((size - BLOCK_BYTES) * i // (BLOCKS - 1))
+            for place in places:
+                file.seek(place)
                 digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidsift.ingest.sources import fetching
 from vidsift.video import Geometry, SegmentConfig, VideoError, VideoInfo, read_clips
+from vidsift.video.address import is_address
 from vidsift.video.subtitles import Subtitles, cues_between, subtitles_of
 from vidsift.video.types import Cue
 
@@ -31,7 +33,7 @@ class WordsOnly:
 
 @dataclass(frozen=True)
 class Opened:
-    """The file is a video of about this many seconds.
+    """The file is a video of about this many seconds; 0 as long as it is being fetched.
 
     subtitles: of what its words are (`Subtitles.mark`).  subtitles_problem: why some cannot be read.
     """
@@ -65,9 +67,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """Nothing (more) can be read, for this reason."""
+    """Nothing (more) can be read, for this reason.
+
+    again: it is not the file's fault, so it is tried again at the next run; no clip came before.
+    """
 
     reason: str
+    again: bool = False
 
 
 Event = Opened | Clip | Done | Failed | Subtitles
@@ -76,8 +82,22 @@ Event = Opened | Clip | Done | Failed | Subtitles
 def read_file(path: str, settings: ReadSettings | WordsOnly) -> Iterator[Event]:
     """Yield Opened, then clips, then Done; or Failed at any point, which ends it. Never raises.
 
-    With WordsOnly: Subtitles, then Done.
+    With WordsOnly: Subtitles, then Done. A file at an address is fetched first; meanwhile Opened says again
+    and again that this goes on.
     """
+    if not is_address(path):
+        yield from _read(path, settings)
+        return
+    try:
+        with fetching(path) as (local, arriving):
+            for _ in arriving:
+                yield Opened(0.0)
+            yield from _read(local, settings)
+    except Exception as error:  # noqa: BLE001 - whatever one file does to the reader, the run goes on
+        yield Failed(f"cannot be fetched: {getattr(error, 'strerror', None) or error}", again=True)
+
+
+def _read(path: str, settings: ReadSettings | WordsOnly) -> Iterator[Event]:
     try:
         if isinstance(settings, WordsOnly):
             yield subtitles_of(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.errors import QueryError, ShardsError
+from vidsift.errors import IndexStateError, QueryError, ShardsError
 from vidsift.index import Filter, Index, SearchResult, parse_query
 from vidsift.index.fusion import CHANNELS
+from vidsift.index.remote import locate
 from vidsift.index.store import Store
 from vidsift.index.types import Channel, FileRecord, file_key
+from vidsift.video.address import is_address
 from vidsift.video.still import decode_image
 
 if TYPE_CHECKING:
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at whether the index has grown."""
+log = logging.getLogger(__name__)
+
+LOOK_EVERY, LOOK_FAR_EVERY = 1.0, 10.0
+"""Seconds between two looks at whether the index has grown: in a folder, in object storage."""
 
 _PICTURES = 4096
 
@@ -66,14 +71,15 @@ class Library:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         searches: int,
         open_index: Callable[[str], Index] = Index.open,
         patience: float | None = None,
     ) -> None:
         from vidsift.models import load_model
 
-        self.folder = os.path.abspath(folder)
+        self.folder = locate(folder)
+        self._every = LOOK_FAR_EVERY if is_address(self.folder) else LOOK_EVERY
         self._index = open_index(self.folder)
         self.model: RetrievalModel = load_model(self._index.model.name)
         self._index.check_model(self.model)
@@ -87,13 +93,19 @@ class Library:
 
     @property
     def index(self) -> Index:
-        """The index as it was at most about a second ago."""
-        if time.monotonic() - self._looked > LOOK_EVERY and self._looking.acquire(blocking=False):
+        """The index as it was at most about a second ago (ten, in object storage)."""
+        if time.monotonic() - self._looked > self._every and self._looking.acquire(blocking=False):
             try:
                 if self._index.is_outdated():
                     current = self._index.latest()
                     current.check_model(self.model)
                     self._index = current
+                self._looked = time.monotonic()
+            except IndexStateError as error:
+                if not is_address(self.folder):
+                    raise
+                # What is searched lies on this machine, whether the object storage answers or not.
+                log.warning("searches go on with what is known: %s", error)
                 self._looked = time.monotonic()
             finally:
                 self._looking.release()
@@ -221,6 +233,8 @@ class Library:
             record: FileRecord | None = self._store.file(path)
         if record is None:
             raise UnknownError(video)
+        if is_address(path):
+            raise ChangedError("the file lies in object storage, from where it cannot be played here")
         try:
             status = os.stat(path)
         except OSError as error:

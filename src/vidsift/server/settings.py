@@ -11,8 +11,9 @@ from vidsift.errors import ServiceError
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """index: the folder that is searched.  token: asked of every request; needed for any address that other
-    machines can reach.  libraries: folders (besides the index's own roots) whose files may be indexed.
+    """index: the folder (or s3:// address) that is searched.  token: asked of every request; needed for any
+    address that other machines can reach.  libraries: folders (besides the index's own roots) whose files may
+    be indexed.
     names: host names that it answers to beside its own, such as that of a proxy in front.
     rate: requests a second of one client on average; four times as many at once.  image_bytes, json_bytes:
     the largest bodies.  searches: at once; others wait.
@@ -21,7 +22,7 @@ class ServerSettings:
     Raises ServiceError for an open address without a token.
     """
 
-    index: Path
+    index: str | Path
     host: str = "127.0.0.1"
     port: int = 8765
     token: str | None = None
