@@ -37,6 +37,10 @@ class SourceError(VidsiftError):
     """A path to index is missing, unreadable, or empty where videos are known to have been."""
 
 
+class EngineError(VidsiftError):
+    """The engine that spreads work is missing, cannot be reached, or its machines lack something."""
+
+
 class ServiceError(VidsiftError):
     """The HTTP service cannot be started as asked."""
 
