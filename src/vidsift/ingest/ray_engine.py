@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
+import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,9 +54,8 @@ def results(works: Sequence[Work], job: Job, address: str | None, workers: int |
     A worker that is lost costs a second reading of what it had at hand, from the file's beginning.
     Raises EngineError when there is no such cluster, or a machine of it cannot do its part.
     """
-    import ray
-
-    with _connected(ray, address) as own:
+    ray = _import_ray()
+    with _connected(address) as own:
         nodes = _checked_nodes(ray, job)
         layout = plan_layout(nodes, workers, job.device, _own_threads() if own else CORES)
         waiting = list(range(len(works)))
@@ -185,26 +187,33 @@ def _stream(
     )
     # A task or block that fails for good is no reason to end the run: its files are asked for again.
     context.max_errored_blocks = -1
+    with warnings.catch_warnings():
+        # Ray 2.64 will not take limits of retries here; pyproject.toml asks for an earlier one.
+        warnings.simplefilter("ignore")
+        records = _staged(files, job, layout, ActorPoolStrategy, TaskPoolStrategy)
+    yield from records.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _staged(files: Any, job: Job, layout: Layout, actors: Any, tasks: Any) -> Any:
     events = files.map_batches(
         read_group,
         batch_size=None,
         batch_format="pyarrow",
         fn_kwargs={"job": job},
-        compute=TaskPoolStrategy(layout.readers),
+        compute=tasks(layout.readers),
         num_cpus=0.5,
         max_retries=1,
     )
-    records = events.map_batches(
+    return events.map_batches(
         Encoder,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_kwargs={"job": job, "threads": None if layout.gpus else layout.cores},
-        compute=ActorPoolStrategy(size=layout.encoders),
+        compute=actors(size=layout.encoders),
         num_cpus=0.5 * layout.cores,
         num_gpus=layout.gpus,
         max_task_retries=1,
     )
-    yield from records.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _named(works: Sequence[Work], group: Sequence[int]) -> pa.Table:
@@ -218,34 +227,67 @@ def _named(works: Sequence[Work], group: Sequence[int]) -> pa.Table:
 
 
 @contextmanager
-def _connected(ray: Any, address: str | None) -> Iterator[bool]:
-    """Ray, connected; whether it is one of our own, which ends with the block."""
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
+def _connected(address: str | None) -> Iterator[bool]:
+    """A connection to Ray; yields whether it is to a Ray of our own, which ends with the block."""
+    import ray
+
     if ray.is_initialized():
         yield False
         return
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
-        if address is None:
-            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-            ray.init(
-                "local",
-                num_cpus=usable_cores(),
-                object_store_memory=max(256 << 20, 2 * usable_cores() * 2 * WAITING_BYTES),
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-        else:
-            ray.init(address, **quiet)
+        with warnings.catch_warnings(), _hushed():
+            # LanceDB warns of any fork; what Ray forks here becomes another program at once.
+            warnings.simplefilter("ignore")
+            if address is None:
+                ray.init(
+                    "local",
+                    num_cpus=usable_cores(),
+                    object_store_memory=max(256 << 20, 4 * WAITING_BYTES * usable_cores()),
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    **quiet,
+                )
+            else:
+                ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise EngineError(
-            f"no Ray cluster at {address!r}: {error}" if address else f"Ray: {error}"
-        ) from error
+        named = f"the Ray cluster {address!r} cannot be joined" if address else "Ray cannot be started"
+        raise EngineError(f"{named}: {str(error).strip()}") from error
     try:
         yield address is None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep back what is written to stderr past Python; say it when the block fails."""
+    sys.stderr.flush()
+    usual = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(usual, kept.read())
+            raise
+        finally:
+            os.dup2(usual, 2)
+            os.close(usual)
+
+
+def _import_ray() -> Any:
+    """Ray, kept from talking: what matters is in our report, the rest in the log files of its session."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it calls Ray Data's own actors an error
+    import ray
+    import ray.data
+
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+    return ray
 
 
 def _own_threads() -> int:
