@@ -121,6 +121,7 @@ def test_a_cluster_is_shared_out_as_one_machine_is():
     assert plan_layout([{"CPU": 16.0}, {"CPU": 6.0}], None, None) == Layout(22, 5, 4, 0)
     assert plan_layout([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0}], None, None) == Layout(24, 2, 1, 1)
     assert plan_layout([{"CPU": 16.0, "GPU": 2.0}], None, "cpu") == Layout(16, 4, 4, 0)
+    assert Layout(24, 3, 4, 0).for_groups(2) == Layout(2, 2, 4, 0)
     with pytest.raises(EngineError, match="no CPU"):
         plan_layout([{"memory": 1.0}], None, None)
     with pytest.raises(EngineError, match="no GPU"):

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -64,7 +64,7 @@ def results(works: Sequence[Work], job: Job, address: str | None, workers: int |
             groups = make_groups(works, waiting, layout.readers) if attempt == 0 else [[i] for i in waiting]
             order = Order()
             try:
-                for table in _stream(ray, works, groups, job, layout):
+                for table in _stream(ray, works, groups, job, layout.for_groups(len(groups))):
                     for file, number, _, event in unpack(table):
                         for ready in order.take(file, number, event):
                             yield works[file], _judged(works[file], ready)
@@ -91,6 +91,10 @@ class Layout:
     encoders: int
     cores: int
     gpus: int
+
+    def for_groups(self, count: int) -> Layout:
+        """The same for little work: nobody is started who would get none."""
+        return replace(self, readers=min(self.readers, count), encoders=min(self.encoders, count))
 
 
 def plan_layout(
