@@ -66,6 +66,7 @@ def _read_by_ray(
     fingerprint: str,
 ) -> Results:
     from vidsift.ingest import ray_engine
+    from vidsift.ingest.ray_stages import Job
 
-    job = ray_engine.Job(settings, model.name, fingerprint, device)
+    job = Job(settings, model.name, fingerprint, device)
     return ray_engine.results(works, job, address, workers)
