@@ -32,6 +32,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
+class EngineChoice(StrEnum):
+    """Where files are read and encoded."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class Segmentation(StrEnum):
     """How files longer than a clip may be are cut."""
 
@@ -55,6 +62,12 @@ def index(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decoding processes; default: found by itself.")
     ] = None,
+    engine: Annotated[
+        EngineChoice, typer.Option(help="Work on this machine, or on those of a Ray cluster.")
+    ] = EngineChoice.LOCAL,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster, e.g. auto; default: a Ray started here for the run.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Where to encode: cpu, cuda, ...; default: a GPU that is there, else cpu."),
@@ -65,6 +78,10 @@ def index(
     """Bring an index in line with folders: new, changed, renamed and deleted files are recognised."""
     from vidsift.ingest import Progress, index_paths
 
+    if address is not None and engine is not EngineChoice.RAY:
+        raise typer.BadParameter("goes with --engine ray", param_hint="--address")
+    if workers == 0 and engine is EngineChoice.RAY:
+        raise typer.BadParameter("must be 1 or more with --engine ray", param_hint="--workers")
     with progress_bar("indexing", "MB", quiet) as advance:
 
         def show(p: Progress) -> None:
@@ -75,7 +92,15 @@ def index(
 
         cutting = _segmentation(segment, max_seconds)
         report = index_paths(
-            paths, index, model=model, workers=workers, segmentation=cutting, device=device, progress=show
+            paths,
+            index,
+            model=model,
+            workers=workers,
+            segmentation=cutting,
+            device=device,
+            engine=engine.value,
+            address=address,
+            progress=show,
         )
     _finish(report, index, as_json)
 

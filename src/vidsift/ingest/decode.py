@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,12 @@ def default_workers() -> int:
 
     More than the encoder leaves free is no harm: a worker that is ahead waits for it.
     """
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    return min(usable_cores(), 8)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_here(
@@ -65,7 +70,7 @@ class DecodePool:
     ) -> None:
         self._settings = settings
         self._silence = silence
-        self._command = list(command or worker_command())
+        self._command = command
         self._works = iter(works)
         self._next = threading.Lock()
         self._events: queue.Queue[tuple[Work, Event] | BaseException | None] = queue.Queue(2 * workers)
@@ -93,44 +98,59 @@ class DecodePool:
                 thread.join()
 
     def _serve(self) -> None:
-        worker: _Worker | None = None
+        decoder = Decoder(self._silence, self._command)
         try:
             while not self._stopped.is_set():
                 with self._next:
                     work = next(self._works, None)
                 if work is None:
                     break
-                worker = worker or _Worker(self._command)
-                try:
-                    self._read(worker, work)
-                except (HungError, EOFError, OSError) as error:
-                    self._put((work, Failed(worker.end(error))))
-                    worker = None
+                for event in decoder.read(work.file.path, self._settings, self._stopped):
+                    self._put((work, event))
         except BaseException as error:  # noqa: BLE001 - raised again where the events are taken
             self._put(error)
         finally:
-            if worker is not None:
-                worker.kill()
+            decoder.close()
             self._put(None)
-
-    def _read(self, worker: _Worker, work: Work) -> None:
-        worker.ask(work.file.path, self._settings)
-        silence = self._silence
-        while not self._stopped.is_set():
-            event = worker.answer(silence, self._stopped)
-            if event is None:
-                return
-            if isinstance(event, Opened):
-                silence += 2 * max(event.duration, 0)
-            self._put((work, event))
-            if isinstance(event, Done | Failed):
-                return
 
     def _put(self, item: tuple[Work, Event] | BaseException | None) -> None:
         while not self._stopped.is_set():
             with suppress(queue.Full):
                 self._events.put(item, timeout=_STOP)
                 return
+
+
+class Decoder:
+    """One decoding process, started when it is first needed and again after a file that ended it."""
+
+    def __init__(self, silence: float = SILENCE, command: Sequence[str] | None = None) -> None:
+        self._silence = silence
+        self._command = list(command or worker_command())
+        self._worker: _Worker | None = None
+
+    def read(self, path: str, settings: ReadSettings, stopped: threading.Event) -> Iterator[Event]:
+        """The events of one file, Done or Failed last; without an end when `stopped` is set."""
+        worker = self._worker = self._worker or _Worker(self._command)
+        silence, ended = self._silence, False
+        try:
+            worker.ask(path, settings)
+            while not ended and (event := worker.answer(silence, stopped)) is not None:
+                if isinstance(event, Opened):
+                    silence += 2 * max(event.duration, 0)
+                ended = isinstance(event, Done | Failed)
+                yield event
+        except (HungError, EOFError, OSError) as error:
+            yield Failed(worker.end(error))
+        finally:
+            if not ended:
+                # Gone, or still busy with a file that nobody waits for.
+                self.close()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
 
 
 def worker_command() -> list[str]:

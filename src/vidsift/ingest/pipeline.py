@@ -28,10 +28,12 @@ from vidsift.index.rerank import RerankWeights
 from vidsift.index.searcher import Index, refresh_arrays
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, FileStatus, is_under
-from vidsift.ingest.decode import DecodePool, default_workers, read_here
+from vidsift.ingest.decode import default_workers
+from vidsift.ingest.engines import Engine, EngineName, choose_engine
 from vidsift.ingest.plan import Plan, Work, check_not_emptied, make_plan
-from vidsift.ingest.reading import Clip, Done, Failed, Opened, ReadSettings
-from vidsift.ingest.report import FileProblem, IngestReport, Progress, Stage
+from vidsift.ingest.reading import Done, Failed, Opened, ReadSettings
+from vidsift.ingest.report import FileProblem, IngestReport, Progress, Stage, StageWork
+from vidsift.ingest.results import Encoded, Lost
 from vidsift.ingest.walk import Candidate, Found, normalise, walk
 from vidsift.ingest.words import find_stale, read_words
 from vidsift.video import SegmentConfig
@@ -62,6 +64,8 @@ def index_paths(
     workers: int | None = None,
     segmentation: SegmentConfig | None = None,
     device: str | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
     """Bring the index up to date with what lies at `paths` (folders, searched through, or single files).
@@ -71,19 +75,24 @@ def index_paths(
     commits as a whole, so the run can be ended at any moment and repeated.
 
     model: a model, its name, or None for the index's own (for a new index: the default model).
-    workers: decoding processes; 0 decodes in this process; None chooses.
+    workers: decoding processes; 0 decodes in this process (not with Ray); None chooses.
     segmentation: how long files are cut; fixed when the index is made.
     device: where a model that is given by name encodes, as torch names it; None takes a GPU that is there,
     else the CPU.
+    engine: "local" works on this machine, "ray" on all machines of the Ray cluster at `address` (without one:
+    a Ray that is started here for this run); files and model have to lie at the same paths on all of them.
     progress: called often, from this thread.
-    Raises SourceError (nothing was changed), ModelMismatchError, IndexStateError (locked, damaged).
+    Raises SourceError (nothing was changed), ModelMismatchError, IndexStateError (locked, damaged),
+    EngineError (Ray is missing, cannot be reached, or its machines lack something).
     """
     began = time.perf_counter()
     if workers is not None and workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
+    read = choose_engine(engine, address, model, workers, device)
     roots = normalise([paths] if isinstance(paths, str | os.PathLike) else paths)
     folder = locate(index_dir)
-    chosen = _ChosenModel(model, folder, device)
+    # With Ray, others encode: here the model only says what it is.
+    chosen = _ChosenModel(model, folder, "cpu" if engine == "ray" else device)
     if _existing(folder, chosen, segmentation) is None:
         chosen.load()  # a model that cannot be had leaves no empty index behind
         _make_folder(folder)
@@ -93,7 +102,7 @@ def index_paths(
             cutting = segmentation or SegmentConfig()
             config = create_files(folder, chosen.spec(), cutting, chosen.weights())
             _check(folder, config, chosen, segmentation)
-        return _Run(folder, config, chosen, workers, progress).sync(roots, began)
+        return _Run(folder, config, chosen, read, workers, progress).sync(roots, began)
 
 
 def remove_paths(paths: StrPath | Iterable[StrPath], index_dir: StrPath) -> IngestReport:
@@ -209,11 +218,12 @@ class _Run:
         folder: str,
         config: IndexConfig,
         chosen: _ChosenModel,
+        read: Engine,
         workers: int | None,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self.folder, self.config, self.chosen = folder, config, chosen
-        self.workers = default_workers() if workers is None else workers
+        self._read, self.workers = read, default_workers() if workers is None else workers
         self.store = Store.open(folder, config.model.fingerprint)
         self._progress = progress
         self._now: Stage = "scan"
@@ -221,6 +231,7 @@ class _Run:
         self._finished: list[tuple[FileRecord, list[ClipRecord], bool]] = []
         self._files = self._bytes = self._total_files = self._total_bytes = 0
         self._clips = self._committed = 0
+        self._spent = {"decode": 0.0, "encode": 0.0, "commit": 0.0}
         self._published_at, self._publishing = self._committed_at, 0.0
 
     def sync(self, roots: list[str], began: float) -> IngestReport:
@@ -252,6 +263,7 @@ class _Run:
             partial=sorted(plan.partial, key=lambda problem: os.fsencode(problem.path)),
             clips=self.store.count_clips(),
             seconds=time.perf_counter() - began,
+            stages={name: StageWork(spent, self._clips) for name, spent in self._spent.items() if plan.reads},
         )
 
     def _remember(self, roots: list[str]) -> None:
@@ -297,36 +309,47 @@ class _Run:
         settings = ReadSettings(
             self.config.model.frames_per_clip, model.preprocess.geometry, self.config.segmentation
         )
-        events = DecodePool(works, settings, self.workers).events() if self.workers else None
-        events = events or read_here(works, settings)
+        results = self._read(works, settings, model, self.config.model.fingerprint)
         readings: dict[str, _Reading] = {}
         try:
-            for work, event in events:
+            for work, result in results:
                 path = work.file.path
-                reading = readings.setdefault(path, _Reading())
-                if isinstance(event, Opened):
-                    reading.duration = event.duration
-                    reading.subtitles, reading.subtitles_error = event.subtitles, event.subtitles_problem
-                elif isinstance(event, Clip):
-                    self._encode(model, work, reading, event)
-                elif isinstance(event, Done | Failed):
-                    self._close(plan, work, readings.pop(path), event)
+                if isinstance(result, Opened):
+                    begun = readings.pop(path, None)
+                    self._clips -= len(begun.clips) if begun else 0
+                    readings[path] = _Reading(
+                        result.duration,
+                        subtitles=result.subtitles,
+                        subtitles_error=result.subtitles_problem,
+                    )
+                elif isinstance(result, Encoded):
+                    self._keep(work, readings[path], result)
+                elif isinstance(result, Lost):
+                    self._lose(plan, work, readings.pop(path, _Reading()), result)
+                else:
+                    self._close(plan, work, readings.pop(path, _Reading()), result)
                 self._commit_if_due()
                 self._tell(path, sum(reading.share for reading in readings.values()))
         finally:
             # Also when the user interrupts: files that are finished are kept.
-            events.close()
+            results.close()
             self._commit()
         self._tell()
 
-    def _encode(self, model: RetrievalModel, work: Work, reading: _Reading, clip: Clip) -> None:
-        from vidsift.ingest.encode import encode_clip, name_clip
-
-        clip_id = name_clip(work.fingerprint, clip.start, clip.end, self.config.segmentation)
-        reading.clips.append(encode_clip(model, clip, clip_id))
+    def _keep(self, work: Work, reading: _Reading, clip: Encoded) -> None:
+        reading.clips.append(clip.record)
         if reading.duration > 0:
-            reading.share = int(work.file.size * min(clip.end / reading.duration, 1))
+            reading.share = int(work.file.size * min(clip.record.end / reading.duration, 1))
+        self._spent["encode"] += clip.seconds
         self._clips += 1
+
+    def _lose(self, plan: Plan, work: Work, reading: _Reading, lost: Lost) -> None:
+        """Report a file that nothing is known about; the index keeps what it has, another run tries again."""
+        for file in (work.file, *(file for file, _ in work.copies)):
+            plan.failed.append(FileProblem(file.path, lost.reason))
+        self._clips -= len(reading.clips)
+        self._files += 1
+        self._bytes += work.file.size
 
     def _close(self, plan: Plan, work: Work, reading: _Reading, end: Done | Failed) -> None:
         """Turn a file that has been read into records for its path and the copies of it."""
@@ -360,6 +383,7 @@ class _Run:
                 problems.append(FileProblem(file.path, record.problem))
             plan.updated += bool(clips) and known
             plan.added += bool(clips) and not known
+        self._spent["decode"] += end.seconds
         self._files += 1
         self._bytes += work.file.size
 
@@ -381,6 +405,7 @@ class _Run:
             self._publishing = self._published_at - now
 
     def _commit(self) -> None:
+        began = time.monotonic()
         # An interrupted commit may have happened or not; done again, it would be there twice.
         with _uninterrupted():
             for known in (False, True):
@@ -390,6 +415,7 @@ class _Run:
                     self._committed += len(files)
             self._finished.clear()
         self._committed_at = time.monotonic()
+        self._spent["commit"] += self._committed_at - began
 
     def _measure_background(self) -> None:
         """Let searches know how sure a hit is, where what they know is of a library of another size."""

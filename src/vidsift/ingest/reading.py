@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -58,11 +60,12 @@ class Clip:
 
 @dataclass(frozen=True)
 class Done:
-    """The file has been read; `problem` says what of it could not be."""
+    """The file has been read, in `seconds` of work; `problem` says what of it could not be."""
 
     duration: float
     problem: str | None
     metadata: dict[str, Any]
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,32 @@ class Failed:
 
     reason: str
     again: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
 
 Event = Opened | Clip | Done | Failed | Subtitles
 
 
+def _timed(
+    read: Callable[[str, ReadSettings | WordsOnly], Iterator[Event]],
+) -> Callable[[str, ReadSettings | WordsOnly], Iterator[Event]]:
+    """Note in a file's last event how long was worked on it, without the time that nobody asked for more."""
+
+    @wraps(read)
+    def timed(path: str, settings: ReadSettings | WordsOnly) -> Iterator[Event]:
+        events, spent = read(path, settings), 0.0
+        while True:
+            began = time.perf_counter()
+            event = next(events, None)
+            spent += time.perf_counter() - began
+            if event is None:
+                return
+            yield replace(event, seconds=spent) if isinstance(event, Done | Failed) else event
+
+    return timed
+
+
+@_timed
 def read_file(path: str, settings: ReadSettings | WordsOnly) -> Iterator[Event]:
     """Yield Opened, then clips, then Done; or Failed at any point, which ends it. Never raises.
 
