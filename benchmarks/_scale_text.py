@@ -279,7 +279,7 @@ def _memory(axes: Any, laws: Laws, measured: dict[bool, list[dict[str, Any]]]) -
 
 def _planned(axes: Any, rows: list[dict[str, Any]]) -> None:
     """Three plans for every number of clips: exact, by codes as usual, by codes that pick a fixed number."""
-    names = ("exact", "coded, as many picked as usual", rows[2]["scan"])
+    names = ("exact", "coded, usual", rows[2]["scan"].removesuffix(" picked"))
     for number, (name, colour) in enumerate(zip(names, ("tab:orange", "tab:blue", "tab:cyan"), strict=True)):
         own = rows[number::3]
         for percentile, style in ((0, "-"), (2, "--")):

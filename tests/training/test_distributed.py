@@ -65,7 +65,10 @@ class Machine:
         return self
 
     def ends(self) -> int:
-        return self.process.wait(timeout=120)
+        try:
+            return self.process.wait(timeout=200)
+        finally:
+            self.process.terminate()  # a launcher that hangs ends its processes with itself
 
 
 def free_port() -> int:
