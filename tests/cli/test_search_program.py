@@ -30,8 +30,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     folder = tmp_path_factory.mktemp("search")
     paths = write_library(STORY, folder / "videos")
     paths[2].with_suffix(".en.srt").write_text(f"1\n00:00:01,500 --> 00:00:03,000\n{LINE}\n\n")
-    index_paths([folder / "videos"], folder / "index", load_model("clip-tiny"))
-    index_paths(paths[0], folder / "silent", load_model("clip-tiny"), workers=0)
+    model = load_model("clip-tiny")
+    index_paths([folder / "videos"], folder / "index", model)
+    index_paths(paths[0], folder / "silent", model, workers=0)
     return folder, paths
 
 

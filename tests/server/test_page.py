@@ -127,6 +127,7 @@ def test_what_is_said_is_shown_and_played_from_there(service, opened, shots):
     first = page.locator("#grid .card").first
     expect(first.locator("q")).to_have_text("The captain sails for Lisbon")
     expect(first.locator(".badge")).to_contain_text("words")
+    expect(first.locator(".where")).not_to_contain_text("no match")
     expect(first.locator(".time")).to_have_text("0:02 – 0:03")
     expect(page.locator("#grid .spoken:visible")).to_have_count(1)
     shots(page, "words")

@@ -212,8 +212,8 @@ function draw(hits) {
     card.querySelector("img").src = hit.thumbnail;
     card.querySelector(".time").textContent = moment;
     card.querySelector(".name").textContent = hit.name;
-    // What only words found says nothing by its looks.
-    const bySight = hit.channels?.includes("pictures") ?? true;
+    // What is said need not look like it: "no match" beside the line would be wrong.
+    const bySight = !hit.cue || (hit.channels.includes("pictures") && hit.level !== "none");
     const sure = !bySight ? "" : hit.level ? `${LEVELS[hit.level]}, ${Math.round(100 * hit.confidence)}%` : hit.score === null ? "" : hit.score.toFixed(3);
     const alike = hit.alike?.length ? `and ${hit.alike.length} alike` : "";
     card.querySelector(".where").textContent = [sure, alike, hit.path].filter(Boolean).join(" · ");
