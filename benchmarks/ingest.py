@@ -26,7 +26,7 @@ from _shapes import random_model
 from decode import COUNT, encode, official, ours
 from vidsift.ingest import index_paths
 from vidsift.models import RetrievalModel, load_model
-from vidsift.models.compiled import write_compiled
+from vidsift.models.compiled import Precision, write_compiled
 
 SIZES = {"240p": (426, 240), "720p": (1280, 720)}
 
@@ -160,10 +160,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(Path(folder) / "model", chosen.seed)
         models = {"torch fp32": model}
-        for precision in ("fp32", "bf16"):
+        rng = np.random.default_rng(chosen.seed)
+        blocks = rng.integers(0, 256, (24, 3, 14, 14), dtype=np.uint8)
+        pictures = np.kron(blocks, np.ones((1, 1, 16, 16), np.uint8))
+        precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+        for precision in precisions:
             place = Path(folder) / precision
             model.save_pretrained(place)
-            write_compiled(model, place, precision)
+            write_compiled(model, place, precision, list(pictures))
             models[f"OpenVINO {precision}"] = load_model(str(place))
         for size, seconds in (("240p", 10), ("720p", 60)):
             rows += measure(models, Path(folder), size, seconds, chosen)

@@ -105,7 +105,7 @@ def search(
     if level is not None:
         result = replace(result, hits=_sure_enough(result.hits, level.value))
     if as_json:
-        say_json(result.to_dict() | ({} if query is None else {"query": query}))
+        say_json(result.to_dict() | {"relevant": relevant} | ({} if query is None else {"query": query}))
         return
     if relevant is False and result.hits:
         say("nothing in this index seems to be that; the nearest are:")

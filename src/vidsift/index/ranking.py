@@ -16,9 +16,9 @@ from vidsift.index.types import Floats, Moment
 GroupBy = Literal["video", "moment", "clip"]
 Rows = npt.NDArray[np.int64]
 
-ALIKE = 0.98
-"""Clips are near-duplicates when their coarse vectors and all their frames, in order, have cosines of at
-least this: a copy, another encoding or size of the same pictures (benchmarks/reports/duplicates.md)."""
+ALIKE, FRAMES_ALIKE = 0.98, 0.9
+"""Clips are near-duplicates when their coarse vectors, and all their frames in order, have cosines of at
+least this: copies, other encodings or sizes of the same pictures (benchmarks/reports/duplicates.md)."""
 
 TOUCHING = 0.5
 """Moments of one video with no more seconds between them go on into each other."""
@@ -78,10 +78,8 @@ class ShortList:
 
     def frames(self, places: list[int]) -> dict[int, Floats]:
         """Unit vectors of the real frames of some clips, by place, each [F, D]."""
-        found = self.arrays.frames_of(self.rows[places])
-        return {
-            i: _unit(one[: self._count(i)].astype(np.float32)) for i, one in zip(places, found, strict=True)
-        }
+        found = zip(places, self.arrays.frames_of(self.rows[places]), strict=True)
+        return {i: _unit(frames[: self._count(i)].astype(np.float32)) for i, frames in found}
 
     def ordered(self) -> list[int]:
         """Places, best first; equal scores in the order of path and time."""
@@ -142,7 +140,7 @@ def _twins(found: ShortList, order: list[int]) -> dict[int, int]:
 
 def _alike(one: Floats, other: Floats) -> bool:
     """Whether two clips have the same frames in the same order."""
-    return len(one) == len(other) and bool((np.einsum("fd,fd->f", one, other) >= ALIKE).all())
+    return len(one) == len(other) and bool((np.einsum("fd,fd->f", one, other) >= FRAMES_ALIKE).all())
 
 
 def _join(found: ShortList, order: list[int]) -> dict[int, Moment]:
