@@ -20,7 +20,7 @@ from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import BLOCK, Exact, build_codes
 from vidsift.index.searcher import create_files
 from vidsift.index.sharded import ShardedIndex, snapshot_of, version_of
-from vidsift.index.shards import Found, Shard, merge_picked, split_rows
+from vidsift.index.shards import Found, Shard, cut_short, found_in, merge_picked, picks_of, split_rows
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, Partial, quantise
 from vidsift.video import SegmentConfig
@@ -315,6 +315,52 @@ def test_a_list_that_other_picks_fill_is_asked_for_again() -> None:
     again = found([0, 1], [0.8, 0.75], [0, 1], [9, 8])
     _, rows = merge_picked({0: again, 1: other}, 2, 3)
     assert rows.tolist() == [0, 1]
+
+
+def test_a_shard_with_more_than_its_share_of_picks_is_asked_for_all() -> None:
+    def found(rows: list[int], promises: list[float], more: bool) -> Found:
+        scores, places = np.array(promises, np.float32) / 10, np.arange(len(rows))
+        counts = np.ones(len(rows), int)
+        return Found(scores, np.array(rows), places, np.array(promises, np.float32), counts, more)
+
+    one, other = found([0, 1], [9, 8], True), found([10, 11], [7, 6], True)
+    assert cut_short({0: one, 1: other}, 3) == {0: 3}
+    asked = {0: found([0, 1, 2], [9, 8, 6.5], True), 1: other}
+    assert cut_short(asked, 3) == {}
+    assert merge_picked(asked, 2, 3)[1].tolist() == [0, 1]
+    assert cut_short({0: one, 1: other}, 4) == {0: 4, 1: 4}
+    assert cut_short({0: found([0, 1], [9, 8], False), 1: other}, 3) == {}
+
+
+def test_codes_that_pick_in_one_shard_only_give_the_same() -> None:
+    rng = np.random.default_rng(0)
+    centre = vector(1)
+    near = centre + 0.05 * rng.normal(size=(400, WIDTH))  # all in the first rows, many equal
+    vectors = np.concatenate([np.repeat(near, 2, axis=0), rng.normal(size=(1200, WIDTH))]).astype(np.float32)
+    exact = Exact(WIDTH)
+    exact.add(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    scan = exact.scan(build_codes(exact.index, from_clips=0))
+    parts = split_rows(2000, 3)
+    for count, picks in ((20, 300), (100, 700), (300, 640)):
+        wanted = scan.scored(centre, scan.pick(centre, picks)[0], count)
+
+        def ask(number: int, own: int, count: int = count) -> Found:
+            first, last = parts[number]
+            part = scan.part(first, last)
+            rows, promises = part.pick(centre, min(own, len(part)))
+            return found_in(part, first, rows, promises, centre, count)
+
+        first = {n: ask(n, picks_of(picks, count, end - begin, 2000)) for n, (begin, end) in enumerate(parts)}
+        more = cut_short(first, picks)
+        assert more.keys() == {0}
+        found = first | {n: ask(n, own) for n, own in more.items()}
+        merged = merge_picked(found, count, picks)
+        while isinstance(merged, dict):
+            merged = merge_picked(
+                found := found | {n: ask(n, own) for n, own in merged.items()}, count, picks
+            )
+        np.testing.assert_array_equal(merged[0], wanted[0])
+        np.testing.assert_array_equal(merged[1], wanted[1])
 
 
 def test_clips_score_the_same_beside_any_others(whole: Index) -> None:

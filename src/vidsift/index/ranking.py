@@ -82,10 +82,8 @@ class ShortList:
 
     def frames(self, places: list[int]) -> dict[int, Floats]:
         """Unit vectors of the real frames of some clips, by place, each [F, D]."""
-        found = self.arrays.frames_of(self.rows[places])
-        return {
-            i: _unit(one[: self._count(i)].astype(np.float32)) for i, one in zip(places, found, strict=True)
-        }
+        found = zip(places, self.arrays.frames_of(self.rows[places]), strict=True)
+        return {i: _unit(frames[: self._count(i)].astype(np.float32)) for i, frames in found}
 
     def ordered(self) -> list[int]:
         """Places, best first; equal scores in the order of path and time."""

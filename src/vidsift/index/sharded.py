@@ -24,7 +24,16 @@ from vidsift.index.config import IndexConfig, read_config
 from vidsift.index.derived import DAMAGE, FOLDER, LAYOUT, MANIFEST, Derived, load_derived
 from vidsift.index.scan import Rows, Scan, ScanPoint, precision_for
 from vidsift.index.searcher import Index
-from vidsift.index.shards import Found, merge, merge_picked, merge_with_files, pack_allowed, split_rows
+from vidsift.index.shards import (
+    Found,
+    cut_short,
+    merge,
+    merge_picked,
+    merge_with_files,
+    pack_allowed,
+    picks_of,
+    split_rows,
+)
 from vidsift.index.types import Floats, Partial, SearchResult
 
 log = logging.getLogger(__name__)
@@ -101,7 +110,7 @@ class Fan:
 
     def ask(self, questions: Mapping[int, Question]) -> dict[int, Any]:
         """Answers of those that are there.  Raises ShardsError when none is."""
-        answers = self._ask(questions)
+        answers = self.some_of(questions)
         if questions and not answers:
             raise ShardsError(
                 f"none of the {len(questions)} shards that hold what was asked for answered within "
@@ -111,7 +120,7 @@ class Fan:
 
     def ask_all_of(self, questions: Mapping[int, Question]) -> dict[int, Any]:
         """Answers of all that are asked.  Raises LostError when one of them is lost."""
-        answers = self._ask(questions)
+        answers = self.some_of(questions)
         lost = sorted(questions.keys() - answers.keys())
         if lost:
             raise LostError(
@@ -120,7 +129,8 @@ class Fan:
             )
         return answers
 
-    def _ask(self, questions: Mapping[int, Question]) -> dict[int, Any]:
+    def some_of(self, questions: Mapping[int, Question]) -> dict[int, Any]:
+        """Answers of those that are there, which may be none."""
         asked = {number: one for number, one in questions.items() if number not in self.missing}
         left = self._until - time.monotonic()
         answers = self._shards.ask(self._snapshot, asked, left / 2) if asked and left > 0 else {}
@@ -189,16 +199,29 @@ class ShardedScan(Scan):
         """As `Scan.best`, of the shards that answer.  Raises ShardsError when none does."""
         fan = self.source.asking()
         picks = None if allowed is not None else self.picks(count, picked)
-        questions = _of_all(fan, "best", allowed, lambda some: (sentence, count, some, picks))
-        found: dict[int, Found] = fan.ask(questions)
+        questions = _of_all(fan, "best", allowed, lambda some: (sentence, count, some, None))
         if picks is None:
-            return merge(list(found.values()), count)
+            return merge(list(fan.ask(questions).values()), count)
+        for number in questions:
+            first, last = fan.parts[number]
+            own = picks_of(picks, count, last - first, len(self))
+            questions[number] = ("best", (sentence, count, None, own))
+        found: dict[int, Found] = fan.ask(questions)
+
+        def ask_again(wanted: dict[int, int]) -> None:
+            answers = fan.some_of({n: ("best", (sentence, count, None, own)) for n, own in wanted.items()})
+            for number in wanted:
+                found.pop(number)
+            found.update(answers or ({} if found else fan.ask(questions)))
+
+        more = cut_short(found, picks)
+        if more:
+            ask_again(more)
         while True:
-            merged = merge_picked(found, count, picks)
+            merged = merge_picked(dict(sorted(found.items())), count, picks)
             if isinstance(merged, tuple):
                 return merged
-            answers = fan.ask({n: ("best", (sentence, count, None, some)) for n, some in merged.items()})
-            found = {n: one for n, one in found.items() if n not in merged} | answers
+            ask_again(merged)
 
     def vectors(self, rows: Rows) -> Floats:
         """As `Scan.vectors`.  Raises LostError where a shard of some row does not answer."""

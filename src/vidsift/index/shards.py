@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.index.derived import Derived, with_files
-from vidsift.index.scan import BLOCK, Rows
+from vidsift.index.scan import BLOCK, Rows, Scan
 from vidsift.index.types import Floats
 
 
@@ -35,6 +35,7 @@ class Found:
 
     places: [n] where its codes put each clip among the shard's picks, 0 being the best.  promises, counts:
     what codes promise of all the shard's picks, falling, and of how many each.  None where no codes picked.
+    more: whether the shard has clips that it did not pick.
     """
 
     scores: Floats
@@ -42,6 +43,7 @@ class Found:
     places: npt.NDArray[np.int64] | None = None
     promises: Floats | None = None
     counts: npt.NDArray[np.int64] | None = None
+    more: bool = False
 
 
 class Shard:
@@ -79,12 +81,7 @@ class Shard:
             scores, rows = scan.best(sentence, count, some, picked=len(scan))
             return Found(scores, rows + self.first)
         picked, promises = scan.pick(sentence, min(picks, len(scan)))
-        scores, rows = scan.scored(sentence, picked, count)
-        places = np.empty(len(picked), np.int64)
-        places[np.argsort(-promises, kind="stable")] = np.arange(len(picked))
-        levels, counts = np.unique(promises, return_counts=True)
-        at = np.searchsorted(picked, rows)
-        return Found(scores, rows + self.first, places[at], levels[::-1], counts[::-1])
+        return found_in(scan, self.first, picked, promises, sentence, count)
 
     def best_with_files(
         self, sentence: Floats, count: int, files: int, allowed: npt.NDArray[np.uint8] | None
@@ -121,6 +118,17 @@ class Shard:
         return np.flatnonzero(np.unpackbits(allowed, count=self.last - self.first))
 
 
+def found_in(scan: Scan, first: int, picked: Rows, promises: Floats, sentence: Floats, count: int) -> Found:
+    """The `count` best of the rows that codes picked in a shard's scan (`Scan.pick`), which starts at row
+    `first` of the whole index."""
+    scores, rows = scan.scored(sentence, picked, count)
+    places = np.empty(len(picked), np.int64)
+    places[np.argsort(-promises, kind="stable")] = np.arange(len(picked))
+    levels, counts = np.unique(promises, return_counts=True)
+    at, more = np.searchsorted(picked, rows), len(picked) < len(scan)
+    return Found(scores, rows + first, places[at], levels[::-1], counts[::-1], more)
+
+
 def pack_allowed(allowed: Rows | None, first: int, last: int) -> npt.NDArray[np.uint8] | None:
     """The bits that `Shard` takes, from the sorted rows of the whole index that may be answers."""
     if allowed is None:
@@ -153,13 +161,27 @@ def merge_with_files(
     return scores[chosen], rows[chosen]
 
 
+def picks_of(picks: int, count: int, part: int, clips: int) -> int:
+    """How many clips the codes of a shard with `part` of all clips pick at first, where they pick `picks` in
+    the whole index: its share, and half as many more."""
+    return min(picks, max(3 * picks * part // (2 * clips), count))
+
+
+def cut_short(found: Mapping[int, Found], picks: int) -> dict[int, int]:
+    """Shards to be asked for all of `picks`: whatever they picked is picked in the whole index, so what they
+    did not pick may be as well."""
+    least, lengths = _shares(found, picks)
+    ends = {n: one.promises[-1] for n, one in found.items() if one.more and one.promises is not None}
+    return {n: picks for n, end in ends.items() if end >= least and lengths[n] < picks}
+
+
 def merge_picked(found: Mapping[int, Found], count: int, picks: int) -> tuple[Floats, Rows] | dict[int, int]:
-    """The `count` best of the clips that codes pick in the whole index, of what shards say of as many picks
-    of their own; or, where that cannot be told yet, how many picks to ask some of the shards for instead.
+    """The `count` best of the clips that codes pick in the whole index, of what shards say of picks of their
+    own (none of them `cut_short`); or, where that cannot be told yet, how many picks to ask some for instead.
 
     found: by shard, numbered in the order of their rows.
     """
-    lengths = _shares(found, picks)
+    _, lengths = _shares(found, picks)
     kept: list[Found] = []
     short: dict[int, float] = {}
     for number, one in found.items():
@@ -176,9 +198,9 @@ def merge_picked(found: Mapping[int, Found], count: int, picks: int) -> tuple[Fl
     return again or (scores, rows)
 
 
-def _shares(found: Mapping[int, Found], picks: int) -> dict[int, int]:
-    """How many of the whole index's picks are in every shard: the first ones of the shard's own, since codes
-    promise the same there, and of equal promises the first row is the better."""
+def _shares(found: Mapping[int, Found], picks: int) -> tuple[np.float32, dict[int, int]]:
+    """The least promise of the whole index's picks, and how many of them are in every shard: the first ones
+    of its own, since codes promise the same there, and of equal promises the first row is the better."""
     pairs = [(one.promises, one.counts) for one in found.values()]
     levels = np.concatenate([levels for levels, _ in pairs if levels is not None])
     counts = np.concatenate([counts for _, counts in pairs if counts is not None])
@@ -194,7 +216,7 @@ def _shares(found: Mapping[int, Found], picks: int) -> dict[int, int]:
         ties = min(int(one.counts[one.promises == least].sum()), left)
         left -= ties
         shares[number] = int(one.counts[one.promises > least].sum()) + ties
-    return shares
+    return least, shares
 
 
 def _joined(found: Sequence[Found]) -> tuple[Floats, Rows]:
