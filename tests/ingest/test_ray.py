@@ -30,7 +30,7 @@ from vidsift.ingest import Progress, index_paths
 from vidsift.video import SegmentConfig
 
 pytest.importorskip("ray", reason="the extra vidsift[ray] is not installed")
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 
 FILES, RENDERED = 500, 10
 SHORT = SegmentConfig("windows", 0.5, 2.0)
@@ -207,7 +207,7 @@ def test_without_an_address_ray_is_started_here_and_says_nothing(tmp_path):
     reports, version = [], None
     for _ in range(2):
         program = start(*command)
-        out, said = program.communicate(timeout=120)
+        out, said = program.communicate(timeout=300)
         assert program.returncode == 1
         assert said.splitlines() == [f"vidsift: failed: {library / 'none.mp4'}: {reports_reason(out)}"]
         reports.append(json.loads(out))
@@ -221,7 +221,7 @@ def test_without_an_address_ray_is_started_here_and_says_nothing(tmp_path):
     )
     assert all(stage["seconds"] > 0 for stage in first["stages"].values())
     assert second["stages"] == {}
-    assert second["seconds"] < 2  # no Ray was started for nothing
+    assert second["seconds"] < 5  # no Ray was started for nothing
 
 
 def reports_reason(out: str) -> str:
@@ -231,13 +231,13 @@ def reports_reason(out: str) -> str:
 def test_ctrl_c_keeps_finished_files_and_leaves_no_process(tmp_path):
     library = fill(tmp_path / "library", FILES, 1)
     program = start("index", library, "-i", tmp_path / "ray", "-m", "vidsift-tiny", "--engine", "ray")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not committed(tmp_path / "ray"):
         assert program.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(program.pid, signal.SIGINT)
-    _, said = program.communicate(timeout=60)
+    _, said = program.communicate(timeout=120)
     assert program.returncode == 3
     assert said.splitlines()[-1].endswith(
         "what was finished is kept, and the same command goes on from there"
