@@ -31,9 +31,9 @@ from vidsift.errors import ShardsError
 from vidsift.index import Index
 from vidsift.index import derived as layout
 from vidsift.index.config import ModelSpec, read_config
+from vidsift.index.founding import create_files
 from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import Exact, build_codes
-from vidsift.index.searcher import create_files
 from vidsift.index.sharded import ShardedIndex
 from vidsift.index.types import SearchResult
 from vidsift.index.versions import table_version

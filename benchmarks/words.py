@@ -29,8 +29,9 @@ from vidsift.datasets.storyboard.splits import StorySet, draw_set
 from vidsift.datasets.storyboard.vocabulary import COLOURS, KINDS
 from vidsift.index import Index, words
 from vidsift.index.config import ModelSpec
+from vidsift.index.founding import create_files
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.searcher import create_files, refresh_arrays
+from vidsift.index.searcher import refresh_arrays
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, quantise
 from vidsift.ingest import index_paths

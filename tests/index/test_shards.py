@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +17,15 @@ from vidsift.errors import IndexStateError, QueryError, ShardsError
 from vidsift.index import Filter, Index, Term, building
 from vidsift.index import scan as scanning
 from vidsift.index.config import ModelSpec
+from vidsift.index.founding import create_files
 from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import BLOCK, Exact, build_codes
-from vidsift.index.searcher import create_files
 from vidsift.index.sharded import ShardedIndex, snapshot_of, version_of
 from vidsift.index.shards import Found, Shard, cut_short, found_in, merge_picked, picks_of, split_rows
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, Partial, quantise
 from vidsift.video import SegmentConfig
+from vidsift.video.types import Cue
 
 WIDTH, FRAMES, CLIPS = 32, 5, 3000
 
@@ -191,6 +193,44 @@ def test_what_a_lost_shard_holds_is_left_out_and_said(whole: Index) -> None:
         }.items()
     shards.lose, shards.lost = (lambda method: None), set()
     same(sharded, whole, query)
+
+
+class Speaking(Encoder):
+    """Sentences are words."""
+
+    def encode_queries(self, texts: list[str]) -> np.ndarray:
+        return np.stack([vector(len(text)) for text in texts])
+
+
+def test_words_that_a_lost_shard_says_are_left_out(tmp_path: Path) -> None:
+    folder = make(tmp_path / "index")
+    files: list[tuple[FileRecord, list[ClipRecord]]] = []
+    for n in range(200):
+        said = (Cue(0.0, 0.5, "the cat has nine lives"),) if n % 20 == 0 else ()
+        file = FileRecord(f"/{n:03}", str(n), 1, 1, 2.0, "ok", "", 1, subtitles="inside")
+        files.append((file, [replace(record(n, 0.0, n), cues=said)]))
+    store = Store.open(folder, Encoder.prints)
+    store.replace_files(files, known=False)
+    store.index_words()
+    whole, shards = Index.open(folder), Local(folder, 2)
+    assert whole.has_words
+    hits = whole.search("lives", Speaking(), k=30, candidates=5).hits
+    sharded = ShardedIndex.over(shards, folder)
+    assert sharded.search("lives", Speaking(), k=30, candidates=5).hits == hits
+    by_words = [hit for hit in hits if "words" in hit.channels]
+    assert len(by_words) == 10
+    shards.lost = {1}
+    found = sharded.search("lives", Speaking(), k=30, candidates=5)
+    assert found.partial is not None
+    first = [hit for hit in found.hits if "words" in hit.channels]
+    here = split_rows(200, 2)[0][1]
+    assert {hit.path for hit in first} == {f"/{n:03}" for n in range(0, here, 20)}
+    assert 0 < len(first) < 10
+
+
+def test_shards_are_not_for_indexes_in_object_storage(tmp_path: Path) -> None:
+    with pytest.raises(IndexStateError, match="without --shards"):
+        ShardedIndex.over(Local(make(tmp_path / "index"), 1), "s3://bucket/index")
 
 
 def test_without_an_answer_there_is_an_error(whole: Index) -> None:

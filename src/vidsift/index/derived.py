@@ -75,6 +75,10 @@ class Derived:
         found: npt.NDArray[np.int8] = self.frames[slots]
         return found
 
+    def reachable(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which clips can be scored: here all."""
+        return np.ones(len(rows), bool)
+
     def rerank(
         self, sentences: Sequence[Floats], rows: npt.NDArray[np.int64], temperature: float
     ) -> list[tuple[Floats, Floats]]:

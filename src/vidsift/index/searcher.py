@@ -281,6 +281,8 @@ class Index:
         said: list[Said] = []
         if "words" in used and self.has_words:
             said = self._words.best(words_of(asked.terms or ()), k, count, by_video, allowed)
+            there = arrays.reachable(np.array([one.row for one in said], np.int64))
+            said = [one for one, reachable in zip(said, there, strict=True) if reachable]
         heard = time.perf_counter()
         total = len(arrays) if allowed is None else len(allowed)
         picked, recalling, wanted = self.config.picked, 0.0, k

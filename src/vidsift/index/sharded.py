@@ -22,6 +22,7 @@ import numpy.typing as npt
 from vidsift.errors import IndexStateError, ShardsError
 from vidsift.index.config import IndexConfig, read_config
 from vidsift.index.derived import DAMAGE, FOLDER, LAYOUT, MANIFEST, Derived, load_derived
+from vidsift.index.remote import locate
 from vidsift.index.scan import Rows, Scan, ScanPoint, precision_for
 from vidsift.index.searcher import Index
 from vidsift.index.shards import (
@@ -35,6 +36,7 @@ from vidsift.index.shards import (
     split_rows,
 )
 from vidsift.index.types import Floats, Partial, SearchResult
+from vidsift.video.address import is_address
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,17 @@ class Shards(Protocol):
 
 class LostError(ShardsError):
     """A shard is lost that holds what has to be asked for."""
+
+
+def shared_folder(folder: str | os.PathLike[str]) -> str:
+    """The absolute path of an index that shards can map.  IndexStateError for one in object storage."""
+    path = locate(folder)
+    if is_address(path):
+        raise IndexStateError(
+            f"{path}: shards map an index's arrays from a folder that all their machines see; copy the index "
+            "to such a folder, or serve it without --shards"
+        )
+    return path
 
 
 def snapshot_of(arrays: Derived) -> str:
@@ -255,6 +268,15 @@ class ShardedArrays(Derived):
         found: npt.NDArray[np.int8] = _gathered(len(rows), answers)
         return found
 
+    def reachable(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which clips are of shards that have not been lost in this search."""
+        fan = self.source.asking()
+        found = np.ones(len(rows), bool)
+        for number in fan.missing:
+            first, last = fan.parts[number]
+            found &= (rows < first) | (rows >= last)
+        return found
+
     def rerank(
         self, sentences: Sequence[Floats], rows: npt.NDArray[np.int64], temperature: float
     ) -> list[tuple[Floats, Floats]]:
@@ -342,7 +364,7 @@ class ShardedIndex(Index):
     @classmethod
     def over(cls, shards: Shards, folder: str | os.PathLike[str]) -> ShardedIndex:
         """The index in `folder` as shards hold it."""
-        path = os.path.abspath(folder)
+        path = shared_folder(folder)
         config = read_config(path)
         return cls(path, config, open_listing(path, config.index_id, shards, shards.snapshot))
 
@@ -372,6 +394,7 @@ class ShardedIndex(Index):
         source = now._sharded.source
         fan = Fan(source.shards, source.snapshot, source.clips)
         one = now._like(now.config, now._sharded.through(fan))
+        one._words = now._words  # with its opened table
         while True:
             try:
                 result = super(ShardedIndex, one).search(*asked, **options)

@@ -128,7 +128,9 @@ class Decoder:
         self._command = list(command or worker_command())
         self._worker: _Worker | None = None
 
-    def read(self, path: str, settings: ReadSettings, stopped: threading.Event) -> Iterator[Event]:
+    def read(
+        self, path: str, settings: ReadSettings | WordsOnly, stopped: threading.Event
+    ) -> Iterator[Event]:
         """The events of one file, Done or Failed last; without an end when `stopped` is set."""
         worker = self._worker = self._worker or _Worker(self._command)
         silence, ended = self._silence, False

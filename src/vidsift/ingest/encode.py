@@ -19,6 +19,7 @@ from vidsift.ingest.reading import Clip, Event
 from vidsift.ingest.results import Encoded, Results
 from vidsift.models import RetrievalModel
 from vidsift.video import SegmentConfig
+from vidsift.video.subtitles import Subtitles
 
 
 def encode_here(
@@ -29,7 +30,7 @@ def encode_here(
         for work, event in events:
             if isinstance(event, Clip):
                 yield work, encode_timed(model, event, work.fingerprint, segmentation)
-            else:
+            elif not isinstance(event, Subtitles):
                 yield work, event
 
 

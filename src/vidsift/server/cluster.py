@@ -21,7 +21,7 @@ from typing import Any
 from vidsift.errors import IndexStateError, ServiceError
 from vidsift.index.config import read_config
 from vidsift.index.lock import being_written
-from vidsift.index.sharded import Question, newest_snapshot, snapshot_in
+from vidsift.index.sharded import Question, newest_snapshot, shared_folder, snapshot_in
 from vidsift.index.versions import table_version
 from vidsift.server.shard import Report, ShardServer, build_arrays
 
@@ -58,7 +58,7 @@ class RayShards:
             from ray import serve
         except ImportError as error:
             raise ServiceError(f"shards run on Ray Serve, which is not installed: {INSTALL}") from error
-        self.folder, self.count, self.deadline = os.path.abspath(folder), count, deadline
+        self.folder, self.count, self.deadline = shared_folder(folder), count, deadline
         self._config = read_config(self.folder)
         self._serve: Any = serve
         self._app = f"vidsift-{self._config.index_id[:12]}"
