@@ -64,15 +64,15 @@ def library(model: RetrievalModel, seed: int, videos: int) -> dict[str, Any]:
     clips = encode_videos(model, story.videos)
     background = Background.of(best(model, list(background_of(model)), clips)[0], videos)
     assert background is not None
-    own, found = best(model, [caption.text for caption in story.captions], clips)
+    ordinary, found = best(model, [caption.text for caption in story.captions], clips)
     others = draw_set(3000 + seed, videos).captions
     misses = [c.text for c in others if not any(holds(c.claims, v, ordered=False) for v in story.videos)]
     strange = list((BUNDLED / "background.txt").read_text().splitlines())
     right = found == story.video_of
-    asked = {"right": own[right], "wrong": own[~right]}
+    asked = {"right": ordinary[right], "wrong": ordinary[~right]}
     asked |= {"near misses": best(model, misses, clips)[0], "strange": best(model, strange, clips)[0]}
     sure = {
-        kind: np.array([confidence(*both, background, model.search) for both in scores.tolist()])
+        kind: np.array([confidence(own, first, background, model.search) for own, first in scores.tolist()])
         for kind, scores in asked.items()
     }
     least = model.search.least

@@ -73,8 +73,9 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--model", default="vidsift-tiny")
     asked = parser.parse_args()
-    model, pairs = load_model(asked.model), {name: [] for name in ENCODINGS}  # type: dict[str, list[Any]]
-    originals = []
+    model = load_model(asked.model)
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in ENCODINGS}
+    originals: list[list[Looks]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, video in enumerate(load_split("test", videos=asked.videos).videos):
             path = Path(folder) / f"{number}.mp4"
@@ -93,7 +94,7 @@ def main() -> None:
         for a in clips
         for b in others
     ]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, found in pairs.items():
         values = np.array(found)
         alike = (values[:, 0] >= ALIKE) & (values[:, 1] >= FRAMES_ALIKE)

@@ -51,11 +51,15 @@ print(json.dumps(said))
 
 
 def small_files(folder: Path, count: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        write_video(load_split("test", videos=1).videos[0], Path(name, "one.mp4"))
+        put_copies(Path(name, "one.mp4").read_bytes(), folder, count)
+
+
+def put_copies(content: bytes, folder: Path, count: int) -> None:
+    """A folder of files that are one video, each with a fingerprint of its own."""
     folder.mkdir()
-    first = folder / "0.mp4"
-    write_video(load_split("test", videos=1).videos[0], first)
-    content = first.read_bytes()
-    for number in range(1, count):
+    for number in range(count):
         # A box that readers pass over; the fingerprint does not.
         (folder / f"{number}.mp4").write_bytes(content + b"\x00\x00\x00\x10free%08d" % number)
 

@@ -37,6 +37,14 @@ class SourceError(VidsiftError):
     """A path to index is missing, unreadable, or empty where videos are known to have been."""
 
 
+class ShardsError(VidsiftError):
+    """The shards of an index do not answer in time; they are restarted by themselves."""
+
+
+class EngineError(VidsiftError):
+    """The engine that spreads work is missing, cannot be reached, or its machines lack something."""
+
+
 class ServiceError(VidsiftError):
     """The HTTP service cannot be started as asked."""
 

@@ -1,4 +1,4 @@
-"""`vidsift search` by sentence, picture and example, among some of the videos."""
+"""`vidsift search` by sentence, picture, example and words, among some of the videos."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from vidsift.video import Geometry, VideoError
 from vidsift.video.still import read_image
 
 STORY = draw_set(21, 6)
+LINE = "The captain sails for Lisbon"
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     folder = tmp_path_factory.mktemp("search")
     paths = write_library(STORY, folder / "videos")
-    index_paths([folder / "videos"], folder / "index", load_model("clip-tiny"))
+    paths[2].with_suffix(".en.srt").write_text(f"1\n00:00:01,500 --> 00:00:03,000\n{LINE}\n\n")
+    model = load_model("clip-tiny")
+    index_paths([folder / "videos"], folder / "index", model)
+    index_paths(paths[0], folder / "silent", model, workers=0)
     return folder, paths
 
 
@@ -39,6 +43,13 @@ def search(place: tuple[Path, list[Path]], *words: object) -> list[dict[str, Any
     assert done.exit_code == 0, done.output
     hits: list[dict[str, Any]] = json.loads(done.output)["hits"]
     return hits
+
+
+def told(index: Path, *words: str) -> str:
+    """What the program prints for people."""
+    done = CliRunner().invoke(app, ["search", *words, "--index", str(index)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def test_a_picture_of_a_video_finds_it(place: tuple[Path, list[Path]], tmp_path: Path) -> None:
@@ -113,3 +124,25 @@ def test_pictures_are_upright_and_shaped_as_the_model_wants(tmp_path: Path) -> N
     (tmp_path / "x.jpg").write_bytes(b"no picture")
     with pytest.raises(VideoError, match=r"x\.jpg.*cannot be read as a picture"):
         read_image(tmp_path / "x.jpg", Geometry(10))
+
+
+def test_a_line_is_found_and_shown_under_its_video(place: tuple[Path, list[Path]]) -> None:
+    found = search(place, "a captain in Lisbon", "-k", "2")
+    assert Path(found[0]["path"]).name == "story-00002.mp4"
+    assert found[0]["cue"] == {"start": 1.5, "end": 3.0, "text": LINE}
+    assert found[0]["moment"] == {"start": 1.5, "end": 3.0, "best": 1.5}
+    assert "words" in found[0]["channels"]
+    assert (found[1]["channels"], found[1]["cue"]) == (["pictures"], None)
+    lines = told(place[0] / "index", "a captain in Lisbon", "-k", "2").splitlines()
+    assert "0:01.5-0:03.0" in lines[0]
+    assert lines[1].strip() in (f'by {by}: "{LINE}"' for by in ("words", "pictures and words"))
+    assert len(lines) == 3
+
+
+def test_channels_are_searched_apart(place: tuple[Path, list[Path]]) -> None:
+    assert len(search(place, "captain", "--channel", "words")) == 1
+    pictures = search(place, "captain", "--channel", "pictures")
+    assert len(pictures) == 6
+    assert {tuple(hit["channels"]) for hit in pictures} == {("pictures",)}
+    assert "nobody says that" in told(place[0] / "index", "zebra", "--channel", "words")
+    assert "no subtitles came with" in told(place[0] / "silent", "captain", "--channel", "words")

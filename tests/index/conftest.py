@@ -11,8 +11,8 @@ import pytest
 
 from vidsift.index import Index
 from vidsift.index.config import ModelSpec
+from vidsift.index.founding import create_files
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.searcher import create_files
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, quantise
 from vidsift.video import SegmentConfig

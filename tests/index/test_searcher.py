@@ -143,8 +143,8 @@ def test_json_shapes_are_those_of_the_manual(library):
     document = library[2].search([1.0] * 16, k=1).to_dict()
     assert list(document) == ["query", "took_ms", "relevant", "hits"]
     hit = document["hits"][0]
-    names = ["path", "score", "start", "end", "moment", "metadata", "confidence", "level", "alike"]
-    assert list(hit) == names
+    names = ["path", "score", "start", "end", "moment", "channels", "cue", "metadata"]
+    assert list(hit) == [*names, "confidence", "level", "alike"]
     assert list(hit["moment"]) == ["start", "end", "best"]
     assert all(type(hit[key]) is float for key in ("score", "start", "end"))
 

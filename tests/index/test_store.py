@@ -9,8 +9,8 @@ import pytest
 from vidsift.errors import IndexNotFoundError, IndexStateError
 from vidsift.index import Index
 from vidsift.index.config import read_config, write_config
+from vidsift.index.founding import create_files
 from vidsift.index.lock import WriterLock
-from vidsift.index.searcher import create_files
 from vidsift.index.store import Store
 from vidsift.index.versions import table_version
 

@@ -410,7 +410,8 @@ def test_json_shape_is_that_of_the_manual(place):
     place.put("a.mp4", "nonsense")
     document = place.sync().to_dict()
     assert list(document) == [
-        *("added", "updated", "removed", "unchanged", "renamed", "failed", "partial", "clips", "seconds")
+        *("added", "updated", "removed", "unchanged", "renamed", "failed", "partial", "clips", "seconds"),
+        "stages",
     ]
     assert document["failed"] == [{"path": str(place.lib / "a.mp4"), "reason": "is not a video"}]
 

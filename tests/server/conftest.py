@@ -21,6 +21,7 @@ from vidsift.ingest import index_paths
 
 VIDEOS = 14
 STORY = load_split("test", videos=VIDEOS)
+LINE = "The <b>captain</b> sails for Lisbon"
 
 
 class Service:
@@ -98,9 +99,10 @@ def story() -> Any:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Files and their index, for tests that change nothing."""
+    """Files and their index, for tests that change nothing; in the third video something is said."""
     folder = tmp_path_factory.mktemp("served")
     paths = write_library(STORY, folder / "videos")
+    paths[2].with_suffix(".srt").write_text(f"1\n00:00:02,000 --> 00:00:03,500\n{LINE}\n\n")
     index_paths(folder / "videos", folder / "index", "vidsift-tiny")
     return SimpleNamespace(folder=folder, index=folder / "index", videos=folder / "videos", paths=paths)
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from vidsift.datasets.storyboard import render_frames
 from vidsift.errors import ServiceError
+from vidsift.server.client import Client
 from vidsift.server.settings import ServerSettings
 
 pytestmark = pytest.mark.system
@@ -64,6 +65,26 @@ def test_a_clip_and_a_picture_can_ask(service, story):
     refused = service.ask.post("/api/v1/search/image", content=b"no picture")
     assert (refused.status_code, "cannot be read as a picture" in refused.text) == (400, True)
     assert service.ask.post("/api/v1/search/image").status_code == 400
+
+
+def test_what_is_said_is_found_and_shown(service):
+    with Client(service.url) as client:
+        assert client.statistics().words
+        found = client.search("captain in Lisbon", k=3).hits
+        assert (found[0].name, found[0].cue.text) == ("story-00002.mp4", "The captain sails for Lisbon")
+        assert (found[0].cue.start, found[0].moment.start, found[0].moment.end) == (2.0, 2.0, 3.5)
+        assert "words" in found[0].channels
+        assert [(hit.channels, hit.cue) for hit in found[1:]] == [(["pictures"], None)] * 2
+        alone = client.search("captain in Lisbon", channels="words", threshold=1e6).hits
+        assert [hit.name for hit in alone] == ["story-00002.mp4"], "words have no threshold"
+        assert not client.search("captain in Lisbon", channels="pictures", threshold=1e6).hits
+        assert not client.search("zebra", channels="words").hits
+    asked = {"q": "captain in Lisbon", "channels": "words"}
+    assert len(service.get("/search", params=asked)["hits"]) == 1
+    refused = service.post("/search", {"like": found[0].clip, "channels": "words"}, code=400)
+    assert "by a sentence" in refused["error"]
+    service.post("/search", {"query": "a", "channels": "smells"}, code=422)
+    assert 'vidsift_search_seconds_count{stage="words"}' in service.ask.get("/metrics").text
 
 
 def test_filters_a_video_and_a_threshold_narrow_the_answer(service, library):

@@ -122,6 +122,31 @@ def test_a_sentence_finds_its_video_and_plays_it_at_the_moment(service, story, o
     assert name_of(story, caption) not in page.locator("#grid .name").all_inner_texts()
 
 
+def test_what_is_said_is_shown_and_played_from_there(service, opened, shots):
+    page = opened(f"{service.url}/?q=captain in Lisbon")
+    first = page.locator("#grid .card").first
+    expect(first.locator("q")).to_have_text("The captain sails for Lisbon")
+    expect(first.locator(".badge")).to_contain_text("words")
+    expect(first.locator(".where")).not_to_contain_text("no match")
+    expect(first.locator(".time")).to_have_text("0:02 – 0:03")
+    expect(page.locator("#grid .spoken:visible")).to_have_count(1)
+    shots(page, "words")
+    check_accessible(page)
+    first.click()
+    page.wait_for_function("() => document.querySelector('#video').currentTime >= 1.95")
+    assert page.evaluate("document.querySelector('#video').currentTime") < 5
+    expect(page.locator("#player-note")).to_contain_text("Said at 0:02 – 0:03")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("words", exact=True).check()
+    expect(page.locator("#grid li")).to_have_count(1)
+    shots(page, "words-alone")
+    check_accessible(page)
+    page.get_by_label("pictures", exact=True).check()
+    expect(page.locator("#grid li")).to_have_count(14)
+    expect(page.locator("#grid .spoken:visible")).to_have_count(0)
+
+
 def test_a_link_opens_its_question_and_back_goes_back(service, story, opened):
     page = opened(f"{service.url}/?q={story.captions[0].text}")
     expect(page.locator("#grid .name").first).to_have_text(name_of(story, 0))

@@ -75,7 +75,7 @@ def test_index_json_has_the_documented_shape(library: Path, index: Path) -> None
     assert {name: report[name] for name in counts} == counts
     assert report["failed"] == report["partial"] == []
     assert isinstance(report["seconds"], float)
-    assert set(report) == {*counts, "failed", "partial", "seconds"}
+    assert set(report) == {*counts, "failed", "partial", "seconds", "stages"}
 
 
 def test_search_json_has_the_documented_shape(library: Path, index: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,29 +182,6 @@ def test_bf16_trains_fp32_weights(make_recipe: Any, tmp_path: Path) -> None:
     a, b = (logged(tmp_path / name) for name in ("run", "exact"))
     assert a != b
     assert a[1] == pytest.approx(b[1], abs=0.1)
-
-
-@pytest.mark.slow
-@pytest.mark.system
-@pytest.mark.parametrize("method", ["teachclip", "xpool"])
-def test_two_processes_train_as_one(make_recipe: Any, tmp_path: Path, method: str) -> None:
-    settings = {} if method == "teachclip" else {"dropout": 0.0}
-    recipe = make_recipe(method, method={"name": method, "settings": settings})
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(recipe.model_dump(mode="json")))
-    alone = train(recipe, tmp_path / "alone")
-    scripts = Path(sys.executable).parent
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"),
-        *(str(scripts / "vidsift"), "train", str(path), "--out", str(tmp_path / "both"), "--json", "-q"),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    together = json.loads(done.stdout)["validation"]
-    assert logged(tmp_path / "both") == pytest.approx(logged(tmp_path / "alone"), rel=1e-3)
-    assert together["t2v"]["queries"] == alone["t2v"]["queries"]
-    assert together["t2v"]["mnr"] == pytest.approx(alone["t2v"]["mnr"], rel=0.02)
 
 
 def test_the_log_is_kept_for_tensorboard_too(make_recipe: Any, tmp_path: Path) -> None:

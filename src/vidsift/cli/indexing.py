@@ -24,9 +24,19 @@ from vidsift.cli.output import (
 if TYPE_CHECKING:
     from vidsift.ingest import IngestReport
 
-IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index folder.")]
+# Text, not a Path, which would make s3:/ of s3://.
+IndexFolder = Annotated[
+    str, typer.Option("--index", "-i", metavar="DIR", help="The index: a folder, or s3://BUCKET/PREFIX.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+class EngineChoice(StrEnum):
+    """Where files are read and encoded."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class Segmentation(StrEnum):
@@ -38,7 +48,9 @@ class Segmentation(StrEnum):
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Folders and video files.", readable=False)],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Folders and video files, or their addresses.")
+    ],
     index: IndexFolder,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A bundled name, folder, preset or hub id.")
@@ -50,6 +62,12 @@ def index(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decoding processes; default: found by itself.")
     ] = None,
+    engine: Annotated[
+        EngineChoice, typer.Option(help="Work on this machine, or on those of a Ray cluster.")
+    ] = EngineChoice.LOCAL,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster, e.g. auto; default: a Ray started here for the run.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Where to encode: cpu, cuda, ...; default: a GPU that is there, else cpu."),
@@ -60,6 +78,10 @@ def index(
     """Bring an index in line with folders: new, changed, renamed and deleted files are recognised."""
     from vidsift.ingest import Progress, index_paths
 
+    if address is not None and engine is not EngineChoice.RAY:
+        raise typer.BadParameter("goes with --engine ray", param_hint="--address")
+    if workers == 0 and engine is EngineChoice.RAY:
+        raise typer.BadParameter("must be 1 or more with --engine ray", param_hint="--workers")
     with progress_bar("indexing", "MB", quiet) as advance:
 
         def show(p: Progress) -> None:
@@ -70,7 +92,15 @@ def index(
 
         cutting = _segmentation(segment, max_seconds)
         report = index_paths(
-            paths, index, model=model, workers=workers, segmentation=cutting, device=device, progress=show
+            paths,
+            index,
+            model=model,
+            workers=workers,
+            segmentation=cutting,
+            device=device,
+            engine=engine.value,
+            address=address,
+            progress=show,
         )
     _finish(report, index, as_json)
 
@@ -89,7 +119,7 @@ def _segmentation(mode: Segmentation | None, max_seconds: float | None) -> Any:
     return SegmentConfig(**settings)
 
 
-def _finish(report: IngestReport, index: Path, as_json: bool) -> None:
+def _finish(report: IngestReport, index: str, as_json: bool) -> None:
     if as_json:
         say_json(report.to_dict())
     else:
@@ -119,6 +149,8 @@ def info(index: IndexFolder, as_json: AsJson = False) -> None:
     say(f"clips     {found['clips']} of {found['files']} files, {clock(found['seconds'])} in all")
     say(f"model     {model['name']}, {model['frames_per_clip']} frames a clip, {model['width']} dimensions")
     say(f"scan      {found['scan']}; {found['scan_reason']}")
+    if found["words"]:
+        say("words     subtitles came with some of the videos; what is said is searched, too")
     for root in found["roots"]:
         say(f"root      {printable(root)}")
     for title in ("failed", "partial"):
@@ -175,7 +207,8 @@ def compact(index: IndexFolder, as_json: AsJson = False) -> None:
 
 def remove(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files and folders to forget; nothing on disk is touched.")
+        list[str],
+        typer.Argument(metavar="PATH", help="Files and folders to forget; nothing on disk is touched."),
     ],
     index: IndexFolder,
     as_json: AsJson = False,

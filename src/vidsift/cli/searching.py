@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidsift.cli.indexing import IndexFolder
 from vidsift.cli.output import clock, printable, say, say_json, show_table
 
 if TYPE_CHECKING:
@@ -26,8 +27,16 @@ class Sureness(StrEnum):
     weak = "weak"
 
 
+class ChannelName(StrEnum):
+    """What `--channel` takes."""
+
+    PICTURES = "pictures"
+    WORDS = "words"
+    BOTH = "both"
+
+
 def search(
-    index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    index: IndexFolder,
     query: Annotated[str | None, typer.Argument(help="What should be seen, in a sentence.")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="A picture to find videos like.")] = None,
     like: Annotated[
@@ -55,6 +64,9 @@ def search(
     having: Annotated[
         list[str] | None, typer.Option("--where", help="KEY=VALUE of the metadata, e.g. codec=hevc.")
     ] = None,
+    channel: Annotated[
+        ChannelName, typer.Option("--channel", help="What to search: pictures, words (subtitles) or both.")
+    ] = ChannelName.BOTH,
     moments: Annotated[
         bool, typer.Option("--moments", help="List moments, several of a video, not the best of each video.")
     ] = False,
@@ -70,12 +82,15 @@ def search(
     """
     from vidsift.errors import ModelNotFoundError, QueryError
     from vidsift.index import Filter, Index, parse_query
+    from vidsift.index.fusion import named_channels
     from vidsift.models import load_model
+    from vidsift.video.address import absolute
     from vidsift.video.still import read_image
 
     where = Filter(tuple(path or ()), after, before, shortest, longest, _pairs(having or []))
     if sum(asked is not None for asked in (query, image, like)) != 1:
         raise QueryError("ask with one thing: a sentence, --image or --like")
+    channels = named_channels(channel)
     opened = Index.open(index)
     if moments and clips:
         raise QueryError("list --moments or --clips, not both")
@@ -84,8 +99,10 @@ def search(
         file, at = _file_and_time(like)
         vector = opened.vector(file, at)
         # The clip itself, or its video, is asked for and then left out.
-        result = opened.search(vector, k=k + 1, candidates=candidates, group_by=grouped, where=where)
-        own = os.path.abspath(file)
+        result = opened.search(
+            vector, k=k + 1, candidates=candidates, group_by=grouped, where=where, channels=channels
+        )
+        own = absolute(file)
         itself = [hit for hit in result.hits if hit.path == own][:1]
         result = replace(result, hits=[hit for hit in result.hits if hit not in itself][:k])
     else:
@@ -100,7 +117,9 @@ def search(
         if image is not None:
             opened.check_model(reader)
             asked = reader.encode_images(read_image(image, reader.preprocess.geometry)[None])[0]
-        result = opened.search(asked, reader, k=k, candidates=candidates, group_by=grouped, where=where)
+        result = opened.search(
+            asked, reader, k=k, candidates=candidates, group_by=grouped, where=where, channels=channels
+        )
     relevant = result.relevant
     if level is not None:
         result = replace(result, hits=_sure_enough(result.hits, level.value))
@@ -115,15 +134,24 @@ def search(
         sure = "" if hit.confidence is None else f"  {hit.level:>6} {100 * hit.confidence:3.0f}%"
         name = printable(hit.path)
         say(f"{number:3d}  {hit.score:6.3f}{sure}  {moment:>15}  best {best}  {name}{_also(hit)}")
+        if hit.cue is not None:
+            by = "words" if hit.channels == ("words",) else "pictures and words"
+            say(f'{"":32}  by {by}: "{printable(hit.cue.text)}"')
     if not result.hits:
-        none = "the index has no clips" if not len(opened) else "no clip fits the filters"
-        if level is not None and relevant is not None:
+        none = "no clip fits the filters"
+        if not len(opened):
+            none = "the index has no clips"
+        elif channel is ChannelName.WORDS:
+            none = "nobody says that"
+            if not opened.has_words:
+                none = "no subtitles came with its videos, or an older version indexed them (index again)"
+        elif level is not None and relevant is not None:
             none = f"no hit is as sure as {level.value!r}"
         say(f"nothing found: {none}")
 
 
 def _sure_enough(hits: list[Hit], least: Level) -> list[Hit]:
-    """The hits of this level and of those above."""
+    """The hits of this level and of those above, and what words found."""
     from vidsift.errors import QueryError
     from vidsift.index.confidence import LEVELS
 
@@ -132,7 +160,8 @@ def _sure_enough(hits: list[Hit], least: Level) -> list[Hit]:
             "--level: how sure the answers are is not known; ask with one sentence, of an index that "
             "`vidsift index` has brought up to date"
         )
-    return [hit for hit in hits if hit.level in LEVELS[: LEVELS.index(least) + 1]]
+    enough = LEVELS[: LEVELS.index(least) + 1]
+    return [hit for hit in hits if hit.level in enough or "words" in hit.channels]
 
 
 def _also(hit: Hit) -> str:

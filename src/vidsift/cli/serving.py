@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidsift.cli.indexing import IndexFolder
 from vidsift.cli.output import complain, say
 
 if TYPE_CHECKING:
     from vidsift.server.settings import ServerSettings
 
+# Searches by shards that are at work at once, for a core: most of their time they wait.
+_WAITING = 8
+
 
 def serve(
-    index: Annotated[Path, typer.Option("--index", "-i", help="The index folder.")],
+    index: IndexFolder,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need a token.")] = (
         "127.0.0.1"
     ),
@@ -32,12 +36,24 @@ def serve(
     ] = None,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second of one client.")] = 100.0,
     searches: Annotated[int | None, typer.Option(min=1, help="At once; default: one per core.")] = None,
+    shards: Annotated[
+        int,
+        typer.Option(min=0, help="Search by so many processes on Ray (vidsift\\[ray]); 0: by this one."),
+    ] = 0,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster of the shards; default: one on this machine.")
+    ] = None,
+    deadline: Annotated[
+        float, typer.Option(min=0.05, help="Seconds that a search of shards may take.")
+    ] = 2.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every request, as JSON.")] = False,
 ) -> None:
     """Serve an index: a page to search your videos in a browser, and an HTTP API."""
     from vidsift.ingest.decode import default_workers
     from vidsift.server.settings import ServerSettings
 
+    if address is not None and not shards:
+        raise typer.BadParameter("--address is where shards run: say how many with --shards")
     settings = ServerSettings(
         index,
         host,
@@ -46,7 +62,10 @@ def serve(
         libraries=tuple(library or ()),
         names=tuple(name or ()),
         rate=rate,
-        searches=searches or default_workers(),
+        searches=searches or default_workers() * (_WAITING if shards else 1),
+        shards=shards,
+        address=address,
+        deadline=deadline,
     )
     serve_index(settings, verbose)
 

@@ -216,6 +216,12 @@ class PairSet:
         digest.update(repr((self.captions, self.clip_of.tolist())).encode())
         return digest.hexdigest()[:16]
 
+    def pairing(self) -> str:
+        """Digest of captions, whose they are and what they are worth; the same for copies of the clips."""
+        worth = None if self.weights is None else self.weights.tolist()
+        said = (self.captions, self.clip_of.tolist(), worth)
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
     def without_clips(self, bad: NDArray[np.bool_], reason: str) -> PairSet:
         """The same set without some clips and all that is said of them, counted under a reason."""
         if not bad.any():

@@ -15,6 +15,7 @@ from vidsift.evaluation.evaluate import T2V, Row
 from vidsift.evaluation.intervals import intervals
 from vidsift.evaluation.metrics import Ranks, retrieval_metrics
 from vidsift.index import Index
+from vidsift.index.fusion import named_channels
 from vidsift.models import RetrievalModel
 
 _DEEPEST = 50
@@ -57,10 +58,11 @@ def evaluate_index(
     # Not deeper than the short list: asking for more would make it longer than what is measured.
     depth = min(_DEEPEST, short)
     held = {path for path, file in index.files().items() if file.clips}
+    alone = named_channels("pictures")  # the model is measured, not subtitles beside the videos
     found = np.full(len(pairs.captions), float(len(held)))
     spent: dict[str, list[float]] = {}
     for number, text in enumerate(pairs.captions):
-        result = index.search(text, model, k=depth, candidates=short)
+        result = index.search(text, model, k=depth, candidates=short, channels=alone)
         for stage, ms in result.took_ms.items():
             spent.setdefault(stage, []).append(ms)
         wanted = paths[int(pairs.clip_of[number])]

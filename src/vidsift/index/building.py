@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import faiss
 import numpy as np
@@ -25,6 +26,7 @@ from vidsift.index.derived import (
     LAYOUT,
     MANIFEST,
     SCAN,
+    WORDS,
     Derived,
     load_derived,
     open_derived,
@@ -149,10 +151,11 @@ def _goes_on(base: Derived, clips: int) -> bool:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The clips of the table, in its order: ids and the files they are of."""
+    """The clips of the table, in its order: ids, the files they are of, whether these have subtitles."""
 
     clip_ids: npt.NDArray[np.bytes_]
     file_of: npt.NDArray[np.int32]
+    has_words: npt.NDArray[np.bool_]
     files: list[str]
 
 
@@ -160,13 +163,16 @@ def _list_clips(store: Store) -> _Listing:
     from vidsift.index.store import restore_path
 
     files: dict[str, int] = {}
-    ids, owners = [np.zeros(0, "S32")], [np.zeros(0, np.int32)]
-    for batch in store.clip_batches(["clip_id", "path", "path_bytes"]):
+    ids, owners, spoken = [np.zeros(0, "S32")], [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+    words = ["subtitles"] if "subtitles" in store.schema.names else []
+    for batch in store.clip_batches(["clip_id", "path", "path_bytes", *words]):
         ids.append(np.array(batch.column("clip_id").to_pylist(), dtype="S32"))
         raw = zip(batch.column("path").to_pylist(), batch.column("path_bytes").to_pylist(), strict=True)
         rows = [files.setdefault(restore_path(text, exact), len(files)) for text, exact in raw]
         owners.append(np.array(rows, dtype=np.int32))
-    return _Listing(np.concatenate(ids), np.concatenate(owners), list(files))
+        marks = batch.column("subtitles").to_pylist() if words else [None] * len(batch)
+        spoken.append(np.array([bool(mark) for mark in marks], dtype=bool))
+    return _Listing(np.concatenate(ids), np.concatenate(owners), np.concatenate(spoken), list(files))
 
 
 def _rows_in(base: Derived | None, wanted: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
@@ -232,6 +238,10 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
     arrays |= {"file_of": listing.file_of[order], "clip_ids": listing.clip_ids[order]}
     for name in ARRAYS:
         np.save(os.path.join(path, f"{name}.npy"), arrays[name])
+    word_rows = np.flatnonzero(listing.has_words[order])
+    word_rows = word_rows[np.argsort(arrays["clip_ids"][word_rows], kind="stable")]
+    if len(word_rows):
+        np.save(os.path.join(path, WORDS), word_rows)
     write_texts(path, "paths", [os.fsencode(name) for name in listing.files])
     write_texts(path, "metadata", metadata)
     faiss.write_index(scan.index, os.path.join(path, SCAN))
@@ -242,6 +252,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         "layout": LAYOUT,
         "index": index_id,
         "version": store.version,
+        "build": uuid4().hex,
         "clips": len(listing.clip_ids),
         "slots": slot,
         "files": len(listing.files),
@@ -250,6 +261,7 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         "scan": scan.scan(codes).kind,
         "scale": scan.scale,
         "trained": trained,
+        "words": len(word_rows),
     }
     with open(os.path.join(path, MANIFEST), "w", encoding="utf-8") as file:
         json.dump(manifest, file)

@@ -10,9 +10,11 @@ from typing import Any, cast
 
 from vidsift.errors import IndexNotFoundError, IndexStateError, ModelMismatchError
 from vidsift.index.confidence import Background
+from vidsift.index.remote import read_object, write_object
 from vidsift.index.rerank import RerankWeights
 from vidsift.index.types import is_under
 from vidsift.video import SegmentConfig
+from vidsift.video.address import is_address
 
 CONFIG_NAME = "index.json"
 FORMAT = 1
@@ -74,14 +76,29 @@ class IndexConfig:
 def read_config(folder: str) -> IndexConfig:
     """Read `folder/index.json`; IndexNotFoundError when there is none, IndexStateError when unusable."""
     path = os.path.join(folder, CONFIG_NAME)
-    try:
-        with open(path, encoding="utf-8") as file:
-            data = cast(dict[str, Any], json.load(file))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    content = read_object(folder, CONFIG_NAME) if is_address(folder) else _read_file(path)
+    if content is None:
         raise IndexNotFoundError(
             f"{folder}: no index here; build one with: vidsift index PATH --index {folder}"
-        ) from error
-    except (OSError, ValueError) as error:
+        )
+    return config_from(content, path)
+
+
+def _read_file(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise IndexStateError(f"{path}: cannot be read ({error})") from error
+
+
+def config_from(content: bytes, path: str) -> IndexConfig:
+    """The configuration that `config_bytes` wrote; IndexStateError, which names `path`, when unusable."""
+    try:
+        data = cast(dict[str, Any], json.loads(content))
+    except ValueError as error:
         raise IndexStateError(f"{path}: cannot be read ({error})") from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
@@ -104,8 +121,8 @@ def read_config(folder: str) -> IndexConfig:
         raise IndexStateError(f"{path}: damaged ({error!r})") from error
 
 
-def write_config(folder: str, config: IndexConfig) -> None:
-    """Write `folder/index.json` so that a reader sees the old one or the new one, never a part."""
+def config_bytes(config: IndexConfig) -> bytes:
+    """The content of `index.json`."""
     data = {
         "format": FORMAT,
         "id": config.index_id,
@@ -117,7 +134,15 @@ def write_config(folder: str, config: IndexConfig) -> None:
         **({} if config.picked is None else {"picked": config.picked}),
         **({} if config.background is None else {"background": config.background.to_dict()}),
     }
-    write_atomically(os.path.join(folder, CONFIG_NAME), json.dumps(data, indent=2).encode())
+    return json.dumps(data, indent=2).encode()
+
+
+def write_config(folder: str, config: IndexConfig) -> None:
+    """Write `folder/index.json` so that a reader sees the old one or the new one, never a part."""
+    if is_address(folder):
+        write_object(folder, CONFIG_NAME, config_bytes(config))
+    else:
+        write_atomically(os.path.join(folder, CONFIG_NAME), config_bytes(config))
 
 
 def write_atomically(path: str, content: bytes) -> None:

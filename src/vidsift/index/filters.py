@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.errors import QueryError
+from vidsift.video.address import absolute, is_address
 
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
@@ -74,11 +75,13 @@ class Filter:
         exact, below, patterns = set(), [], []
         for path in self.paths:
             if any(c in path for c in "*?["):
-                patterns.append(path if os.path.isabs(path) or path.startswith("*") else f"*/{path}")
+                patterns.append(
+                    path if os.path.isabs(path) or is_address(path) or path.startswith("*") else f"*/{path}"
+                )
             else:
-                absolute = os.path.abspath(path)
-                exact.add(absolute)
-                below.append(absolute.rstrip(os.sep) + os.sep)
+                named = absolute(path)
+                exact.add(named)
+                below.append(named.rstrip(os.sep) + os.sep)
         prefixes = tuple(below)
         found = np.zeros(len(arrays.paths), bool)
         for number in range(len(arrays.paths)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from vidsift.index.derived import Derived
 from vidsift.index.moments import find_moment, level_of
-from vidsift.index.types import Floats, Moment
+from vidsift.index.types import Channel, Floats, Moment
+from vidsift.video.types import Cue
 
 GroupBy = Literal["video", "moment", "clip"]
 Rows = npt.NDArray[np.int64]
@@ -25,24 +27,26 @@ TOUCHING = 0.5
 
 @dataclass(frozen=True)
 class Answer:
-    """A clip that answers.  at: its place in the short list.  alike: places of its near-duplicates."""
+    """A clip that answers.  at: its place in the short list.  alike: places of its near-duplicates.
+    channels: what found it.  cue: what is said in it, if words did."""
 
     at: int
     moment: Moment
     alike: tuple[int, ...] = ()
+    channels: tuple[Channel, ...] = ("pictures",)
+    cue: Cue | None = None
 
 
 @dataclass(frozen=True)
 class ShortList:
     """The K clips that were scored, in any order.
 
-    rows: [K] of the arrays.  frames: [K, F, D] int8.  sentence: [D], the query's vector.
+    rows: [K] of the arrays.  sentence: [D], the query's vector.
     coarse_scores, scores: [K].  relevance: [K, F] of each frame, -inf behind the real ones.
     """
 
     arrays: Derived
     rows: Rows
-    frames: npt.NDArray[np.int8]
     sentence: Floats
     coarse_scores: Floats
     scores: Floats
@@ -64,22 +68,22 @@ class ShortList:
 
     def cosines(self, i: int) -> Floats:
         """Of a clip's real frames with the query: comparable between clips, as `relevance` need not be."""
-        count = self._count(i)
-        scales = self.arrays.scales[int(self.rows[i]), :count]
-        found: Floats = (self.frames[i, :count].astype(np.float32) @ self.sentence) * scales
+        found: Floats = self._cosines[i, : self._count(i)]
         return found
+
+    @cached_property
+    def _cosines(self) -> Floats:
+        return self.arrays.cosines(self.sentence, self.rows)
 
     def coarse(self) -> Floats:
         """Unit coarse vectors of all, [K, D]."""
         found: Floats = _unit(self.arrays.scan.vectors(self.rows))
         return found
 
-    def frames_alike(self, i: int, j: int) -> bool:
-        """Whether two clips have the same frames in the same order."""
-        if self._count(i) != self._count(j):
-            return False
-        one, other = (_unit(self.frames[n, : self._count(n)].astype(np.float32)) for n in (i, j))
-        return bool((np.einsum("fd,fd->f", one, other) >= FRAMES_ALIKE).all())
+    def frames(self, places: list[int]) -> dict[int, Floats]:
+        """Unit vectors of the real frames of some clips, by place, each [F, D]."""
+        found = zip(places, self.arrays.frames_of(self.rows[places]), strict=True)
+        return {i: _unit(frames[: self._count(i)].astype(np.float32)) for i, frames in found}
 
     def ordered(self) -> list[int]:
         """Places, best first; equal scores in the order of path and time."""
@@ -127,12 +131,20 @@ def _twins(found: ShortList, order: list[int]) -> dict[int, int]:
     coarse = found.coarse()[order]
     near = np.triu(coarse @ coarse.T >= ALIKE, 1)
     twins: dict[int, int] = {}
+    if not near.any():
+        return twins
+    frames = found.frames([order[n] for n in np.flatnonzero(near.any(axis=0) | near.any(axis=1)).tolist()])
     for n in np.flatnonzero(near.any(axis=0)).tolist():
         for m in np.flatnonzero(near[:, n]).tolist():
-            if order[m] not in twins and found.frames_alike(order[m], order[n]):
+            if order[m] not in twins and _alike(frames[order[m]], frames[order[n]]):
                 twins[order[n]] = order[m]
                 break
     return twins
+
+
+def _alike(one: Floats, other: Floats) -> bool:
+    """Whether two clips have the same frames in the same order."""
+    return len(one) == len(other) and bool((np.einsum("fd,fd->f", one, other) >= FRAMES_ALIKE).all())
 
 
 def _join(found: ShortList, order: list[int]) -> dict[int, Moment]:

@@ -48,7 +48,7 @@ def rerank(
     sentence: [D] unit norm.  frames: [K, F, D] int8.  scales: [K, F].  counts: [K] real frames, first.
     Returns (fine [K], relevance [K, F]): the cosine of the sentence with the normalised, softmax-weighted
     sum of the frames, and the cosine with each frame (-inf behind the real ones). A clip without frames
-    scores 0.
+    scores 0. What a clip scores does not depend on the others, to the last bit.
     """
     wide = frames.astype(np.float32)
     cosine = (wide @ sentence) * scales
@@ -59,7 +59,9 @@ def rerank(
     # The gate's normalising constant cancels in the cosine below, so it is never computed.
     pooled = ((weights * scales)[:, None, :] @ wide)[:, 0, :]
     norms = np.sqrt(np.einsum("kd,kd->k", pooled, pooled))
-    fine = np.divide(pooled @ sentence, norms, out=np.zeros_like(norms), where=norms > 0)
+    # One product for every clip: of one for all, BLAS adds up rows differently by their place.
+    along = (pooled[:, None, :] @ sentence)[:, 0]
+    fine = np.divide(along, norms, out=np.zeros_like(norms), where=norms > 0)
     return fine, relevance
 
 

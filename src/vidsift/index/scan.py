@@ -29,8 +29,8 @@ _SAMPLE = 65_536
 # The greatest whole number that int8 takes both ways, and how much larger than the greatest component seen it
 # has to allow for.
 _WIDEST, _ROOM = 127, 1.1
-# Dimensions that share one code of 4 bits.
-_PER_CODE = 4
+# Dimensions that share one code of 4 bits, and rows whose codes lie interleaved.
+_PER_CODE, BLOCK = 4, 32
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,14 @@ class Scan:
         return int(self.exact.ntotal)
 
     @property
+    def compressed(self) -> bool:
+        """Whether there are codes."""
+        return self.codes is not None
+
+    @property
     def kind(self) -> str:
         """How a search without a filter goes over the clips."""
-        return "exact" if self.codes is None else "compressed"
+        return "compressed" if self.compressed else "exact"
 
     @property
     def precision(self) -> str:
@@ -61,7 +66,7 @@ class Scan:
     def reason(self, picked: int | None = None) -> str:
         """Why a search goes over the clips as it does, in words."""
         said = f"{len(self):,} clips"
-        if self.codes is None:
+        if not self.compressed:
             return f"{said}: all are scored in {self.precision} (codes pay from {COMPRESS_FROM:,} on)"
         count = min(picked or self.usual(TUNED_FOR), len(self))
         why = f"; int8 from {INT8_FROM:,} on" if self.precision == "int8" else ""
@@ -70,29 +75,81 @@ class Scan:
     def best(
         self, sentence: Floats, count: int, allowed: Rows | None = None, picked: int | None = None
     ) -> tuple[Floats, Rows]:
-        """Scores and rows of the `count` best vectors for a query [D], best first.
+        """Scores and rows of the `count` best vectors for a query [D], best first; of equal scores, the first
+        row is the better.
 
         allowed: sorted rows to choose from. The scan looks at no other, and is exact.
         picked: how many the codes pick for every hundred wanted (or fewer); None takes the default.
         """
+        picks = None if allowed is not None else self.picks(count, picked)
+        if picks is not None:
+            return self.scored(sentence, self.pick(sentence, picks)[0], count)
         library: Any = faiss  # its stubs are those of the C++ constructors
         asked, unit = self._asked(sentence)
+        limits: dict[str, Any] = {}
+        total = len(self)
         if allowed is not None:
-            bits = np.zeros(len(self), np.uint8)
+            bits = np.zeros(total, np.uint8)
             bits[allowed] = 1
             chosen = library.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
-            scores, rows = self.exact.search(asked[None], count, params=library.SearchParameters(sel=chosen))
-            return scores[0] / unit, rows[0]
-        picked = self.usual(count) if picked is None else picked * max(count, TUNED_FOR) // TUNED_FOR
-        picked = max(picked, count)
-        if self.codes is None or 2 * picked > len(self):
-            scores, rows = self.exact.search(asked[None], count)
-            return scores[0] / unit, rows[0]
-        # Made for each search: it only points at the two, and holds how many are picked.
-        both = library.IndexRefine(self.codes, self.exact)
-        both.k_factor = picked / count
-        scores, rows = both.search(asked[None], count)
-        return scores[0] / unit, rows[0]
+            limits, total = {"params": library.SearchParameters(sel=chosen)}, len(allowed)
+        scores, rows = _search(self.exact, asked, count, total, limits)
+        order = np.lexsort((rows, -scores))[:count]
+        return scores[order] / unit, rows[order]
+
+    def picks(self, count: int, picked: int | None = None) -> int | None:
+        """How many clips the codes pick for `count` answers; None where every clip is scored."""
+        wanted = self.usual(count) if picked is None else picked * max(count, TUNED_FOR) // TUNED_FOR
+        wanted = max(wanted, count)
+        return wanted if self.compressed and 2 * wanted <= len(self) else None
+
+    def pick(self, sentence: Floats, count: int) -> tuple[Rows, Floats]:
+        """The `count` rows whose codes promise most for a query [D], sorted, and what they promise; of equal
+        promises, the first row is the better."""
+        promises, rows = _search(self.codes, self._asked(sentence)[0], count, len(self), {})
+        least = promises[count - 1]
+        sure = np.flatnonzero(promises > least)
+        ties = np.flatnonzero(promises == least)
+        ties = ties[np.argsort(rows[ties])][: count - len(sure)]
+        chosen = np.concatenate([sure, ties])
+        chosen = chosen[np.argsort(rows[chosen])]
+        return rows[chosen], promises[chosen]
+
+    def scored(self, sentence: Floats, some: Rows, count: int) -> tuple[Floats, Rows]:
+        """As `best` among the sorted rows `some`, without looking at what lies between them."""
+        asked, unit = self._asked(sentence)
+        index: Any = faiss.IndexScalarQuantizer(self.exact.d, self.exact.sq.qtype, faiss.METRIC_INNER_PRODUCT)
+        index.add_sa_codes(_stored(self.exact)[some])
+        scores, at = _search(index, asked, min(count, len(some)), len(some), {})
+        order = np.lexsort((at, -scores))[:count]
+        return scores[order] / unit, some[at[order]]
+
+    def part(self, first: int, last: int) -> Scan:
+        """The scan over the rows from `first` (a multiple of BLOCK) up to `last`, with the same codes: every
+        row has the score, and the promise, that it has here. Mapped vectors stay in the file."""
+        library: Any = faiss
+        whole, count = self.exact, last - first
+        exact: Any = library.IndexScalarQuantizer(whole.d, whole.sq.qtype, faiss.METRIC_INNER_PRODUCT)
+        stored = _stored(whole)[first:last]
+        if whole.codes.is_owned or count == 0:
+            exact.add_sa_codes(np.ascontiguousarray(stored))
+        else:
+            view = library.MaybeOwnedVectorUInt8.create_view
+            exact.codes = view(library.swig_ptr(stored), stored.size, whole.codes.owner)
+            exact.ntotal = count
+        if self.codes is None:
+            return Scan(exact, None, self.scale)
+        codes: Any = library.IndexPQFastScan(whole.d, self.codes.M, 4, faiss.METRIC_INNER_PRODUCT, BLOCK)
+        codes.pq, codes.is_trained = self.codes.pq, True
+        blocks = -(-count // BLOCK) * BLOCK
+        codes.ntotal, codes.ntotal2 = count, blocks
+        if count:
+            row = codes.M2 // 2
+            packed = library.rev_swig_ptr(self.codes.codes.get(), self.codes.codes.size())
+            packed = packed[first * row : (first + blocks) * row]
+            codes.codes.resize(packed.size)
+            library.memcpy(codes.codes.get(), library.swig_ptr(packed), packed.nbytes)
+        return Scan(exact, codes, self.scale)
 
     def _asked(self, sentence: Floats) -> tuple[Floats, np.float32]:
         """A query as the index takes it, and what scores come out times."""
@@ -110,6 +167,30 @@ class Scan:
         """The vectors of some rows, float32 [n, D]."""
         found: Floats = self.exact.reconstruct_batch(np.ascontiguousarray(rows, np.int64))
         return found / np.float32(self.scale)
+
+
+def _search(index: Any, asked: Floats, count: int, total: int, limits: dict[str, Any]) -> tuple[Floats, Rows]:
+    """The scores and rows of the `count` best of `total`, and of all whose score equals the last one's.
+
+    FAISS leaves it to chance which of equal scores end up in its list; so it is asked for some more, until
+    the list ends behind them.
+    """
+    most = min(count + count // 32 + 16, total)
+    while True:
+        scores, rows = index.search(asked[None], most, **limits)
+        if most == total or scores[0, -1] < scores[0, count - 1]:
+            return scores[0], rows[0]
+        most = min(8 * most, total)
+
+
+def _stored(exact: Any) -> npt.NDArray[np.uint8]:
+    """The vectors of an exact scan as they lie in memory, [N, bytes]."""
+    library: Any = faiss
+    count, size = int(exact.ntotal), int(exact.code_size)
+    if count == 0:
+        return np.zeros((0, size), np.uint8)
+    found: npt.NDArray[np.uint8] = library.rev_swig_ptr(exact.codes.data(), count * size).reshape(count, size)
+    return found
 
 
 def precision_for(clips: int) -> str:

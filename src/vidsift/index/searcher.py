@@ -6,31 +6,34 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.errors import IndexStateError, QueryError
+from vidsift.errors import QueryError
 from vidsift.index.building import build_derived, clean_derived
 from vidsift.index.confidence import Background, confidence, level
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
 from vidsift.index.derived import Derived, open_derived, open_newest
 from vidsift.index.filters import Filter
+from vidsift.index.founding import create_files
+from vidsift.index.fusion import CHANNELS, check_channels, fuse
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.queries import Term, as_terms, describe
 from vidsift.index.ranking import Answer, GroupBy, ShortList, choose
-from vidsift.index.rerank import RerankWeights, rerank
+from vidsift.index.remote import at_hand, locate
+from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
-from vidsift.index.types import FileRecord, Floats, Hit, Place, SearchResult
-from vidsift.index.upkeep import bytes_below
-from vidsift.index.versions import TABLE, table_version
+from vidsift.index.types import Channel, FileRecord, Floats, Hit, Place, SearchResult
+from vidsift.index.upkeep import index_bytes
+from vidsift.index.versions import table_version
+from vidsift.index.words import Said, WordSearch, words_of
 from vidsift.video import SegmentConfig
+from vidsift.video.address import absolute, is_address
 
 if TYPE_CHECKING:
     from vidsift.index.store import Store
@@ -53,8 +56,10 @@ class QueryEncoder(Protocol):
 
 
 class Index:
-    """A searchable index folder, seen as it was when it was opened or last refreshed.
+    """A searchable index, seen as it was when it was opened or last refreshed.
 
+    It lies in a folder, or in object storage at s3://BUCKET/PREFIX; what searches read of the latter is built
+    from its table in this machine's cache (`vidsift.index.remote.at_hand`).
     Writers (`vidsift.ingest`) never disturb an open index; `refresh` moves on to what they committed.
     """
 
@@ -62,6 +67,7 @@ class Index:
         self.folder = folder
         self.config = config
         self._arrays = arrays
+        self._words = WordSearch(arrays, partial(_open_store, folder, config))
         self._checked: weakref.WeakKeyDictionary[QueryEncoder, bool] = weakref.WeakKeyDictionary()
         self._checked_rerankers: weakref.WeakKeyDictionary[RetrievalModel, bool] = weakref.WeakKeyDictionary()
 
@@ -74,7 +80,7 @@ class Index:
         search: RerankWeights | None = None,
     ) -> Index:
         """Make an empty index; IndexStateError when `folder` holds an index or anything else already."""
-        path = os.path.abspath(folder)
+        path = locate(folder)
         create_files(path, model, segmentation or SegmentConfig(), search or RerankWeights())
         return cls.open(path)
 
@@ -84,7 +90,7 @@ class Index:
 
         IndexNotFoundError when there is none, IndexStateError when it is damaged or of another format.
         """
-        path = os.path.abspath(folder)
+        path = locate(folder)
         config = read_config(path)
         return cls(path, config, _open_arrays(path, config))
 
@@ -93,7 +99,7 @@ class Index:
         take `latest`."""
         later = self.latest()
         moved = later.arrays is not self._arrays
-        self._arrays, self.config = later._arrays, later.config
+        self._arrays, self._words, self.config = later._arrays, later._words, later.config
         self._checked, self._checked_rerankers = later._checked, later._checked_rerankers
         return moved
 
@@ -128,6 +134,11 @@ class Index:
         return table_version(self.folder) != self._arrays.version
 
     @property
+    def has_words(self) -> bool:
+        """Whether subtitles came with any of the videos."""
+        return len(self._arrays.word_rows) > 0
+
+    @property
     def version(self) -> int:
         """The table's version that this index shows."""
         return self._arrays.version
@@ -149,8 +160,9 @@ class Index:
             "clips": sum(file.clips for file in files),
             "files": sum(file.status != "failed" for file in files),
             "seconds": sum(file.duration for file in files if file.status != "failed"),
-            "failed": _problems(files, "failed"),
-            "partial": _problems(files, "partial"),
+            "failed": _problems(files, failed=True),
+            "partial": _problems(files, failed=False),
+            "words": self.has_words,
             "roots": list(self.config.roots),
             "model": asdict(self.config.model),
             "segmentation": asdict(self.config.segmentation),
@@ -159,7 +171,7 @@ class Index:
             "scan": self._arrays.scan.kind,
             "scan_reason": self._arrays.scan.reason(self.config.picked),
             "picked": self._picked(),
-            "bytes": bytes_below(self.folder),
+            "bytes": index_bytes(self.folder),
         }
 
     def thumbnail(self, clip_id: str) -> bytes:
@@ -231,8 +243,10 @@ class Index:
         reranker: RetrievalModel | None = None,
         where: Filter | None = None,
         collapse: bool | None = None,
+        channels: Collection[Channel] = CHANNELS,
     ) -> SearchResult:
-        """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video.
+        """Find the k best answers: recall by coarse vector, rerank by frames, one hit per video; where the
+        index holds words (subtitles), fused by reciprocal rank with the clips that say the query's.
 
         query: a sentence, which `model` encodes; terms (`parse_query`), each of which is scored by itself,
         the scores being added up by their weights; or a sentence vector [D] of the index's model.
@@ -246,6 +260,8 @@ class Index:
         where: the answers are the best among the clips for which this holds, however few they are.
         collapse: tell near-duplicates of an answer with it (`Hit.alike`) instead of as answers; None does so
         unless all clips are asked for.
+        channels: what to search, "pictures", "words" or both. Words are looked for only where the index has
+        any and the query is made of words: of several terms those that count for a clip.
         Raises QueryError for an empty query, a wrong vector or k < 1; ModelMismatchError for a wrong model,
         or a reranker of whose clip features the index does not keep enough.
         """
@@ -260,22 +276,37 @@ class Index:
         asked = self._understand(query, model, reranker)
         encoded = time.perf_counter()
         allowed = None if where is None else where.rows(arrays)
+        used = check_channels(channels, has_words=asked.terms is not None)
+        by_video, count = group_by == "video", max(candidates, k)
+        said: list[Said] = []
+        if "words" in used and self.has_words:
+            said = self._words.best(words_of(asked.terms or ()), k, count, by_video, allowed)
+            there = arrays.reachable(np.array([one.row for one in said], np.int64))
+            said = [one for one, reachable in zip(said, there, strict=True) if reachable]
+        heard = time.perf_counter()
         total = len(arrays) if allowed is None else len(allowed)
-        by_video, picked, recalling, wanted = group_by == "video", self.config.picked, 0.0, k
+        picked, recalling, wanted = self.config.picked, 0.0, k
         while True:
             before = time.perf_counter()
-            rows, coarse = _recall(arrays, asked.sentence, wanted, candidates, by_video, allowed, picked)
+            rows, coarse = np.zeros(0, np.int64), np.zeros(0, np.float32)
+            if "pictures" in used:
+                rows, coarse = _recall(arrays, asked.sentence, wanted, candidates, by_video, allowed, picked)
+            rows, coarse = _joined(arrays, asked.sentence, rows, coarse, said)
             recalling += time.perf_counter() - before
             short = self._score(asked, rows, coarse)
-            best = choose(short, k, group_by, collapse)
-            if len(best) >= k or len(rows) == total or wanted >= LONGEST:
+            best = choose(short, len(rows) if said else k, group_by, collapse)
+            if len(best) >= k or len(rows) == total or wanted >= LONGEST or "pictures" not in used:
                 break
             # Joined and collapsed clips leave room: look further down.
             wanted *= 4
+        if said:
+            best = fuse(short, best, said, k, pictures="pictures" in used)
         background = self.config.background if self._is_comparable(asked) else None
         hits = [self._hit(short, answer, background) for answer in best]
         done = time.perf_counter()
-        took = {"encode": encoded - began, "recall": recalling, "rerank": done - encoded - recalling}
+        took = {"encode": encoded - began, "recall": recalling, "rerank": done - heard - recalling}
+        if "words" in used and self.has_words:
+            took["words"] = heard - encoded
         text = query if isinstance(query, str) else describe(asked.terms or ())
         return SearchResult(text, hits, {stage: seconds * 1000 for stage, seconds in took.items()})
 
@@ -285,7 +316,7 @@ class Index:
 
         Raises QueryError for a file that the index does not hold, or a time at which it has no clip.
         """
-        arrays, wanted = self._arrays, os.fsencode(os.path.abspath(path))
+        arrays, wanted = self._arrays, os.fsencode(absolute(path))
         number = next((n for n in range(len(arrays.paths)) if arrays.paths[n] == wanted), None)
         if number is None:
             raise QueryError(f"{os.fspath(path)}: this index holds no clip of it")
@@ -319,16 +350,15 @@ class Index:
     def _score(self, asked: _Asked, rows: npt.NDArray[np.int64], coarse: Floats) -> ShortList:
         """The second stage: clips, with their coarse scores, by their frames."""
         arrays, weights = self._arrays, self.config.search
-        frames = arrays.frames_of(rows)
         if asked.reranker is None:
-            scales, counts = arrays.scales[rows], arrays.counts[rows]
-            found = [rerank(one, frames, scales, counts, weights.temperature) for one in asked.vectors]
+            found = arrays.rerank(asked.vectors, rows, weights.temperature)
             fine, relevance = _add_up(found, asked.shares)
             scores = weights.coarse_weight * (coarse * asked.size) + weights.fine_weight * fine
         else:
+            frames = arrays.frames_of(rows)
             found = [self._rescore(asked.reranker, text, rows, frames) for text in asked.texts]
             scores, relevance = _add_up(found, asked.shares)
-        return ShortList(arrays, rows, frames, asked.sentence, coarse, scores, relevance)
+        return ShortList(arrays, rows, asked.sentence, coarse, scores, relevance)
 
     def _check_reranker(self, reranker: RetrievalModel) -> None:
         from vidsift.index.reranking import check_reranker
@@ -416,6 +446,8 @@ class Index:
                 Place(os.fsdecode(arrays.paths[short.file(i)]), *short.span(i)) for i in answer.alike
             ),
             load_thumbnail=partial(_thumbnail, self.folder, self.config.model.fingerprint),
+            channels=answer.channels,
+            cue=answer.cue,
         )
 
     def _picked(self) -> int | None:
@@ -472,9 +504,20 @@ def _as_reranker(model: QueryEncoder | None) -> RetrievalModel | None:
     return model if isinstance(model, RetrievalModel) else None
 
 
-def _problems(files: Iterable[FileRecord], status: str) -> list[dict[str, str]]:
-    chosen = sorted((f for f in files if f.status == status), key=lambda f: os.fsencode(f.path))
-    return [{"path": f.path, "reason": f.error} for f in chosen]
+def _problems(files: Iterable[FileRecord], failed: bool) -> list[dict[str, str]]:
+    found = (f for f in files if f.problem and (f.status == "failed") == failed)
+    return [{"path": f.path, "reason": f.problem} for f in sorted(found, key=lambda f: os.fsencode(f.path))]
+
+
+def _joined(
+    arrays: Derived, sentence: Floats, rows: npt.NDArray[np.int64], coarse: Floats, said: list[Said]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The short list with the rows behind it that only words found: pictures score these as well."""
+    more = np.setdiff1d(np.array([one.row for one in said], np.int64), rows)
+    if not len(more):
+        return rows, coarse
+    scores: Floats = arrays.scan.vectors(more) @ sentence
+    return np.concatenate([rows, more]), np.concatenate([coarse, scores])
 
 
 def _recall(
@@ -496,56 +539,32 @@ def _recall(
     wanted = min(k, files)
     if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
         # Long videos fill the short list: take the best clip of each following video as well.
-        scores, rows = arrays.scan.best(sentence, total, allowed)
-        _, first = np.unique(arrays.file_of[rows], return_index=True)
-        chosen = np.union1d(np.arange(short), np.sort(first)[:wanted])
-        scores, rows = scores[chosen], rows[chosen]
+        scores, rows = arrays.best_with_files(sentence, short, wanted, allowed)
     return rows, scores
 
 
-def create_files(
-    folder: str, model: ModelSpec, segmentation: SegmentConfig, search: RerankWeights
-) -> IndexConfig:
-    """Lay out an empty index in `folder`; `index.json` comes last, so a killed creation can be repeated."""
-    from vidsift.index.store import Store
-
-    try:
-        os.makedirs(folder, exist_ok=True)
-        present = os.listdir(folder)
-    except OSError as error:
-        raise IndexStateError(f"{folder}: cannot be made an index folder ({error.strerror})") from error
-    strangers = [name for name in present if name not in ("writer.lock", f"{TABLE}.lance")]
-    strangers = [name for name in strangers if not name.endswith(".tmp")]
-    if strangers:
-        raise IndexStateError(
-            f"{folder}: is not empty ({sorted(strangers)[0]!r} lies there); choose a new folder for the index"
-        )
-    Store.create(folder, model.width, model.frames_per_clip, model.fingerprint)
-    config = IndexConfig(
-        index_id=uuid4().hex,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=model,
-        segmentation=segmentation,
-        search=search,
-    )
-    write_config(folder, config)
-    return config
-
-
 def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
-    """Build the arrays of the table as it is now, unless they are there, and remove older ones (a writer's
-    last act)."""
-    build_derived(folder, config.index_id, store)
-    clean_derived(folder, store.version)
+    """Bring the index of words up to date, build the arrays of the table as it is now, unless they are there,
+    and remove older ones (a writer's last act). The arrays of an index in object storage are left to whoever
+    opens it to search."""
+    store.index_words()
+    if not is_address(folder):
+        build_derived(folder, config.index_id, store)
+        clean_derived(folder, store.version)
 
 
 def _open_arrays(folder: str, config: IndexConfig) -> Derived:
-    arrays = open_derived(folder, config.index_id, table_version(folder))
+    here = at_hand(folder, config.index_id)
+    arrays = open_derived(here, config.index_id, table_version(folder))
     if arrays is None and being_written(folder):
         # The writer makes the next arrays itself, every now and then: readers need not wait for them.
-        arrays = open_newest(folder, config.index_id)
-    # Not by its truth: arrays of no clips are arrays.
-    return build_derived(folder, config.index_id, _open_store(folder, config)) if arrays is None else arrays
+        arrays = open_newest(here, config.index_id)
+    if arrays is None:  # not by its truth: arrays of no clips are arrays
+        store = _open_store(folder, config)
+        arrays = build_derived(here, config.index_id, store)
+        if is_address(folder):
+            clean_derived(here, store.version)
+    return arrays
 
 
 def _open_store(folder: str, config: IndexConfig) -> Store:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from vidsift.index.confidence import Level
+from vidsift.video.types import Cue
 
 FileStatus = Literal["ok", "partial", "failed"]
+Channel = Literal["pictures", "words"]
 Floats = npt.NDArray[np.float32]
 
 
@@ -38,6 +40,7 @@ class ClipRecord:
     """One clip of a file on its way into the store; start and end in seconds of the file.
 
     parts: what the model's method needs of a clip beside its vectors (`vidsift.index.reranking`).
+    cues: what is said in it.
     """
 
     clip_id: str
@@ -47,6 +50,7 @@ class ClipRecord:
     thumbnail: bytes
     metadata: dict[str, Any]
     parts: bytes = b""
+    cues: tuple[Cue, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class FileRecord:
     """One file as the store knows it; `fingerprint` is empty when the file could not be read at all.
 
     A failed file has a record (so that it is not tried again until it changes) and no clips.
+    subtitles: of what the words of its clips are (`vidsift.video.subtitles.Subtitles.mark`); None where
+    nobody has looked.  subtitles_error: why some of them could not be read.
     """
 
     path: str
@@ -64,6 +70,13 @@ class FileRecord:
     status: FileStatus
     error: str
     clips: int
+    subtitles: str | None = None
+    subtitles_error: str = ""
+
+    @property
+    def problem(self) -> str:
+        """All that is wrong with the file; empty when nothing is."""
+        return "; ".join(part for part in (self.error, self.subtitles_error) if part)
 
 
 @dataclass(frozen=True)
@@ -101,9 +114,11 @@ class Hit:
     `path` is absolute; bytes of a file name that are not UTF-8 are kept as surrogates (os.fsdecode), so
     the path opens the file. `thumbnail` is read from the store on first use. The moment may go on in the
     next clips. `alike`: near-duplicates of the clip, such as copies and other encodings of the same pictures.
-    `confidence`: the probability that this is what was asked for, and `level`, its name ("strong", "likely",
-    "weak", or "none": nothing relevant); None for a query that is not one sentence, and in an index that no
-    `vidsift index` has calibrated.
+    `channels`: what found it, "pictures", "words" or both. `cue`: what is said, if words found it; the moment
+    is then there. `score` is that of the pictures, whatever found the clip, and so is `confidence`: the
+    probability that this is what was asked for, and `level`, its name ("strong", "likely", "weak", or "none":
+    nothing relevant); None for a query that is not one sentence, and in an index that no `vidsift index` has
+    calibrated.
     """
 
     path: str
@@ -117,6 +132,8 @@ class Hit:
     level: Level | None = None
     alike: tuple[Place, ...] = ()
     load_thumbnail: Callable[[str], bytes] = field(default=_no_thumbnail, repr=False, compare=False)
+    channels: tuple[Channel, ...] = ("pictures",)
+    cue: Cue | None = None
 
     @property
     def thumbnail(self) -> bytes:
@@ -131,6 +148,8 @@ class Hit:
             "start": self.start,
             "end": self.end,
             "moment": self.moment.to_dict(),
+            "channels": list(self.channels),
+            "cue": None if self.cue is None else asdict(self.cue),
             "metadata": self.metadata,
             "confidence": self.confidence,
             "level": self.level,
@@ -139,23 +158,47 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """What a search over shards went without: the numbers of those that did not answer, of how many; and how
+    many clips were searched, of how many."""
+
+    missing: tuple[int, ...]
+    shards: int
+    searched: int
+    clips: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "missing": list(self.missing)}
+
+
+@dataclass(frozen=True)
 class SearchResult:
-    """The hits, best first, and where the time went (milliseconds: encode, recall, rerank)."""
+    """The hits, best first, and where the time went (milliseconds: encode, recall, rerank, and words where
+    they were looked through).
+
+    partial: None for an answer out of the whole index.
+    """
 
     query: str
     hits: list[Hit]
     took_ms: dict[str, float]
+    partial: Partial | None = None
 
     @property
     def relevant(self) -> bool | None:
         """Whether any hit is more than the nearest of what is not there; None where that is not known."""
         levels = [hit.level for hit in self.hits]
-        return None if None in levels or not levels else any(level != "none" for level in levels)
+        if None in levels or not levels:
+            return None
+        found = any(hit.level != "none" or "words" in hit.channels for hit in self.hits)
+        return found or (None if self.partial else False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in the shape of `search --json`."""
+        """The result in the shape of `search --json`; it has `partial` only where something is missing."""
+        missing = {} if self.partial is None else {"partial": self.partial.to_dict()}
         hits = [hit.to_dict() for hit in self.hits]
-        return {"query": self.query, "took_ms": self.took_ms, "relevant": self.relevant, "hits": hits}
+        known = {"query": self.query, "took_ms": self.took_ms, "relevant": self.relevant}
+        return {**known, **missing, "hits": hits}
 
 
 def file_key(path: str) -> str:

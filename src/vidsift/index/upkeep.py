@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from vidsift.index.building import build_derived, clean_derived
 from vidsift.index.config import read_config
 from vidsift.index.lock import WriterLock
+from vidsift.index.remote import list_objects, locate
+from vidsift.video.address import is_address
 
 
 @dataclass(frozen=True)
@@ -23,25 +25,30 @@ class Compaction:
 def compact_index(folder: str | os.PathLike[str]) -> Compaction:
     """Put the table's fragments together, learn the scan's codes anew, drop the space of removed clips.
 
+    Of an index in object storage only the table; what machines have cached of it goes on growing.
     Searches go on meanwhile. Versions of the table that a reader may have opened within the last hour stay.
     Raises IndexNotFoundError, IndexStateError (another process writes, damaged).
     """
     from vidsift.index.store import Store  # imports LanceDB, which a search does not need
 
-    path = os.path.abspath(folder)
+    path = locate(folder)
     config = read_config(path)
     with WriterLock(path):
         store = Store.open(path, config.model.fingerprint)
-        size, fragments = bytes_below(path), store.fragments()
+        size, fragments = index_bytes(path), store.fragments()
         store.compact()
-        build_derived(path, config.index_id, store, whole=True)
-        clean_derived(path, store.version)
-        after = bytes_below(path)
+        store.index_words(whole=True)
+        if not is_address(path):
+            build_derived(path, config.index_id, store, whole=True)
+            clean_derived(path, store.version)
+        after = index_bytes(path)
         return Compaction((size, after), (fragments, store.fragments()), store.count_clips())
 
 
-def bytes_below(folder: str) -> int:
-    """Bytes of all files in a folder; a file with two names counts once."""
+def index_bytes(folder: str) -> int:
+    """Bytes of all that an index's folder or prefix holds; a file with two names counts once."""
+    if is_address(folder):
+        return sum(list_objects(folder, deep=True).values())
     total, seen = 0, set()
     for parent, _, names in os.walk(folder):
         for name in names:

@@ -1,10 +1,12 @@
-"""Which version the table has reached, told from its folder without opening it."""
+"""Which version the table has reached, told from the names in its folder without opening it."""
 
 from __future__ import annotations
 
 import os
 
 from vidsift.errors import IndexStateError
+from vidsift.index.remote import list_objects
+from vidsift.video.address import is_address
 
 TABLE = "clips"
 
@@ -17,7 +19,8 @@ def table_version(folder: str) -> int | None:
     """
     path = os.path.join(folder, f"{TABLE}.lance", "_versions")
     try:
-        names = [name[:-9] for name in os.listdir(path) if name.endswith(".manifest")]
+        found = list_objects(folder, f"{TABLE}.lance/_versions") if is_address(folder) else os.listdir(path)
+        names = [name[:-9] for name in found if name.endswith(".manifest")]
     except OSError as error:
         raise IndexStateError(f"{path}: the index's table is missing or unreadable ({error})") from error
     if not names:

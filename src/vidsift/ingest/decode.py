@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import vidsift
 from vidsift.ingest.plan import Work
-from vidsift.ingest.reading import Done, Event, Failed, Opened, ReadSettings, read_file
+from vidsift.ingest.reading import Done, Event, Failed, Opened, ReadSettings, WordsOnly, read_file
 from vidsift.ingest.worker import HEADER, send
 
 SILENCE = 300.0
@@ -35,10 +35,17 @@ def default_workers() -> int:
 
     More than the encoder leaves free is no harm: a worker that is ahead waits for it.
     """
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    return min(usable_cores(), 8)
 
 
-def read_here(works: Sequence[Work], settings: ReadSettings) -> Generator[tuple[Work, Event], None, None]:
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_here(
+    works: Sequence[Work], settings: ReadSettings | WordsOnly
+) -> Generator[tuple[Work, Event], None, None]:
     """Decode in this process, file after file: no start-up time, no protection against a file that hangs."""
     for work in works:
         for event in read_file(work.file.path, settings):
@@ -56,14 +63,14 @@ class DecodePool:
     def __init__(
         self,
         works: Sequence[Work],
-        settings: ReadSettings,
+        settings: ReadSettings | WordsOnly,
         workers: int,
         silence: float = SILENCE,
         command: Sequence[str] | None = None,
     ) -> None:
         self._settings = settings
         self._silence = silence
-        self._command = list(command or worker_command())
+        self._command = command
         self._works = iter(works)
         self._next = threading.Lock()
         self._events: queue.Queue[tuple[Work, Event] | BaseException | None] = queue.Queue(2 * workers)
@@ -91,44 +98,61 @@ class DecodePool:
                 thread.join()
 
     def _serve(self) -> None:
-        worker: _Worker | None = None
+        decoder = Decoder(self._silence, self._command)
         try:
             while not self._stopped.is_set():
                 with self._next:
                     work = next(self._works, None)
                 if work is None:
                     break
-                worker = worker or _Worker(self._command)
-                try:
-                    self._read(worker, work)
-                except (HungError, EOFError, OSError) as error:
-                    self._put((work, Failed(worker.end(error))))
-                    worker = None
+                for event in decoder.read(work.file.path, self._settings, self._stopped):
+                    self._put((work, event))
         except BaseException as error:  # noqa: BLE001 - raised again where the events are taken
             self._put(error)
         finally:
-            if worker is not None:
-                worker.kill()
+            decoder.close()
             self._put(None)
-
-    def _read(self, worker: _Worker, work: Work) -> None:
-        worker.ask(work.file.path, self._settings)
-        silence = self._silence
-        while not self._stopped.is_set():
-            event = worker.answer(silence, self._stopped)
-            if event is None:
-                return
-            if isinstance(event, Opened):
-                silence += 2 * max(event.duration, 0)
-            self._put((work, event))
-            if isinstance(event, Done | Failed):
-                return
 
     def _put(self, item: tuple[Work, Event] | BaseException | None) -> None:
         while not self._stopped.is_set():
             with suppress(queue.Full):
                 self._events.put(item, timeout=_STOP)
                 return
+
+
+class Decoder:
+    """One decoding process, started when it is first needed and again after a file that ended it."""
+
+    def __init__(self, silence: float = SILENCE, command: Sequence[str] | None = None) -> None:
+        self._silence = silence
+        self._command = list(command or worker_command())
+        self._worker: _Worker | None = None
+
+    def read(
+        self, path: str, settings: ReadSettings | WordsOnly, stopped: threading.Event
+    ) -> Iterator[Event]:
+        """The events of one file, Done or Failed last; without an end when `stopped` is set."""
+        worker = self._worker = self._worker or _Worker(self._command)
+        silence, ended = self._silence, False
+        try:
+            worker.ask(path, settings)
+            while not ended and (event := worker.answer(silence, stopped)) is not None:
+                if isinstance(event, Opened):
+                    silence += 2 * max(event.duration, 0)
+                ended = isinstance(event, Done | Failed)
+                yield event
+        except (HungError, EOFError, OSError) as error:
+            yield Failed(worker.end(error))
+        finally:
+            if not ended:
+                # Gone, or still busy with a file that nobody waits for.
+                self.close()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
 
 
 def worker_command() -> list[str]:
@@ -148,7 +172,7 @@ class _Worker:
         self._poll = select.poll()
         self._poll.register(self._out.fileno(), select.POLLIN | select.POLLHUP)
 
-    def ask(self, path: str, settings: ReadSettings) -> None:
+    def ask(self, path: str, settings: ReadSettings | WordsOnly) -> None:
         send(self._in, (os.fsencode(path), settings))  # type: ignore[arg-type]
 
     def answer(self, silence: float, stopped: threading.Event) -> Event | None:

@@ -1,9 +1,12 @@
-"""One clip through the model: pixels in, a record for the store out."""
+"""Clips through the model: pixels in, records for the store out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict
 
 import numpy as np
@@ -11,9 +14,32 @@ import torch
 
 from vidsift.index.reranking import pack_parts
 from vidsift.index.types import ClipRecord, quantise
-from vidsift.ingest.reading import Clip
+from vidsift.ingest.plan import Work
+from vidsift.ingest.reading import Clip, Event
+from vidsift.ingest.results import Encoded, Results
 from vidsift.models import RetrievalModel
 from vidsift.video import SegmentConfig
+from vidsift.video.subtitles import Subtitles
+
+
+def encode_here(
+    events: Generator[tuple[Work, Event], None, None], model: RetrievalModel, segmentation: SegmentConfig
+) -> Results:
+    """Encode the clips among the events of files in this process; closes `events` at its end."""
+    with closing(events):
+        for work, event in events:
+            if isinstance(event, Clip):
+                yield work, encode_timed(model, event, work.fingerprint, segmentation)
+            elif not isinstance(event, Subtitles):
+                yield work, event
+
+
+def encode_timed(model: RetrievalModel, clip: Clip, fingerprint: str, segmentation: SegmentConfig) -> Encoded:
+    """One clip of the file with this fingerprint, with the time that it took."""
+    began = time.perf_counter()
+    clip_id = name_clip(fingerprint, clip.start, clip.end, segmentation)
+    record = encode_clip(model, clip, clip_id)
+    return Encoded(record, time.perf_counter() - began)
 
 
 @torch.inference_mode()
@@ -32,7 +58,7 @@ def encode_clip(model: RetrievalModel, clip: Clip, clip_id: str) -> ClipRecord:
     frames = features.frames[0].float().cpu().numpy()
     vectors = quantise(coarse, frames, mask, times)
     parts = pack_parts(features, model.index_parts)
-    return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {}, parts)
+    return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {}, parts, clip.cues)
 
 
 def name_clip(fingerprint: str, start: float, end: float, segmentation: SegmentConfig) -> str:

@@ -21,17 +21,23 @@ from vidsift.errors import (
     SourceError,
 )
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
+from vidsift.index.founding import create_files
 from vidsift.index.lock import WriterLock
+from vidsift.index.remote import locate
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.searcher import Index, create_files, refresh_arrays
+from vidsift.index.searcher import Index, refresh_arrays
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, FileStatus, is_under
-from vidsift.ingest.decode import DecodePool, default_workers, read_here
+from vidsift.ingest.decode import default_workers
+from vidsift.ingest.engines import Engine, EngineName, choose_engine
 from vidsift.ingest.plan import Plan, Work, check_not_emptied, make_plan
-from vidsift.ingest.reading import Clip, Done, Failed, Opened, ReadSettings
-from vidsift.ingest.report import FileProblem, IngestReport, Progress, Stage
-from vidsift.ingest.walk import Candidate, normalise, walk
+from vidsift.ingest.reading import Done, Failed, Opened, ReadSettings
+from vidsift.ingest.report import FileProblem, IngestReport, Progress, Stage, StageWork
+from vidsift.ingest.results import Encoded, Lost
+from vidsift.ingest.walk import Candidate, Found, normalise, walk
+from vidsift.ingest.words import find_stale, read_words
 from vidsift.video import SegmentConfig
+from vidsift.video.address import absolute, is_address
 
 if TYPE_CHECKING:
     from vidsift.models import RetrievalModel
@@ -58,6 +64,8 @@ def index_paths(
     workers: int | None = None,
     segmentation: SegmentConfig | None = None,
     device: str | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
     """Bring the index up to date with what lies at `paths` (folders, searched through, or single files).
@@ -67,19 +75,24 @@ def index_paths(
     commits as a whole, so the run can be ended at any moment and repeated.
 
     model: a model, its name, or None for the index's own (for a new index: the default model).
-    workers: decoding processes; 0 decodes in this process; None chooses.
+    workers: decoding processes; 0 decodes in this process (not with Ray); None chooses.
     segmentation: how long files are cut; fixed when the index is made.
     device: where a model that is given by name encodes, as torch names it; None takes a GPU that is there,
     else the CPU.
+    engine: "local" works on this machine, "ray" on all machines of the Ray cluster at `address` (without one:
+    a Ray that is started here for this run); files and model have to lie at the same paths on all of them.
     progress: called often, from this thread.
-    Raises SourceError (nothing was changed), ModelMismatchError, IndexStateError (locked, damaged).
+    Raises SourceError (nothing was changed), ModelMismatchError, IndexStateError (locked, damaged),
+    EngineError (Ray is missing, cannot be reached, or its machines lack something).
     """
     began = time.perf_counter()
     if workers is not None and workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
+    read = choose_engine(engine, address, model, workers, device)
     roots = normalise([paths] if isinstance(paths, str | os.PathLike) else paths)
-    folder = os.path.abspath(index_dir)
-    chosen = _ChosenModel(model, folder, device)
+    folder = locate(index_dir)
+    # With Ray, others encode: here the model only says what it is.
+    chosen = _ChosenModel(model, folder, "cpu" if engine == "ray" else device)
     if _existing(folder, chosen, segmentation) is None:
         chosen.load()  # a model that cannot be had leaves no empty index behind
         _make_folder(folder)
@@ -88,8 +101,8 @@ def index_paths(
         if config is None:
             cutting = segmentation or SegmentConfig()
             config = create_files(folder, chosen.spec(), cutting, chosen.weights())
-            chosen.meet(config.model)
-        return _Run(folder, config, chosen, workers, progress).sync(roots, began)
+            _check(folder, config, chosen, segmentation)
+        return _Run(folder, config, chosen, read, workers, progress).sync(roots, began)
 
 
 def remove_paths(paths: StrPath | Iterable[StrPath], index_dir: StrPath) -> IngestReport:
@@ -98,9 +111,9 @@ def remove_paths(paths: StrPath | Iterable[StrPath], index_dir: StrPath) -> Inge
     Raises SourceError when the index knows nothing there, IndexNotFoundError, IndexStateError.
     """
     began = time.perf_counter()
-    folder = os.path.abspath(index_dir)
+    folder = locate(index_dir)
     named = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    places = [os.path.abspath(os.fspath(path)) for path in named]
+    places = [absolute(path) for path in named]
     read_config(folder)
     with WriterLock(folder):
         config = read_config(folder)
@@ -191,6 +204,8 @@ class _Reading:
     """A file between its first clip and its commit; `share`: bytes of it that are done, about."""
 
     duration: float = 0.0
+    subtitles: str | None = None
+    subtitles_error: str = ""
     share: int = 0
     clips: list[ClipRecord] = field(default_factory=list)
 
@@ -203,11 +218,12 @@ class _Run:
         folder: str,
         config: IndexConfig,
         chosen: _ChosenModel,
+        read: Engine,
         workers: int | None,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self.folder, self.config, self.chosen = folder, config, chosen
-        self.workers = default_workers() if workers is None else workers
+        self._read, self.workers = read, default_workers() if workers is None else workers
         self.store = Store.open(folder, config.model.fingerprint)
         self._progress = progress
         self._now: Stage = "scan"
@@ -215,6 +231,7 @@ class _Run:
         self._finished: list[tuple[FileRecord, list[ClipRecord], bool]] = []
         self._files = self._bytes = self._total_files = self._total_bytes = 0
         self._clips = self._committed = 0
+        self._spent = {"decode": 0.0, "encode": 0.0, "commit": 0.0}
         self._published_at, self._publishing = self._committed_at, 0.0
 
     def sync(self, roots: list[str], began: float) -> IngestReport:
@@ -228,8 +245,12 @@ class _Run:
         plan = make_plan(roots, found, known, self._compared)
         if not plan.changes_nothing():
             self._apply(plan)
+            known = self.store.files()
+        renewed = self._renew_words(plan, found, known)
+        if renewed or not plan.changes_nothing():
             self.store.tidy()
         self._stage("finish", [])
+        self._remember(roots)
         refresh_arrays(self.folder, self.config, self.store)
         self._measure_background()
         return IngestReport(
@@ -242,15 +263,17 @@ class _Run:
             partial=sorted(plan.partial, key=lambda problem: os.fsencode(problem.path)),
             clips=self.store.count_clips(),
             seconds=time.perf_counter() - began,
+            stages={name: StageWork(spent, self._clips) for name, spent in self._spent.items() if plan.reads},
         )
 
     def _remember(self, roots: list[str]) -> None:
-        config = self.config
+        # Read again: where there is no lock, others add their roots as well.
+        config = known = read_config(self.folder)
         for root in roots:
             config = config.with_root(root)
-        if config != self.config:
+        if config != known:
             write_config(self.folder, config)
-            self.config = config
+        self.config = config
 
     def _apply(self, plan: Plan) -> None:
         if plan.moves:
@@ -264,6 +287,20 @@ class _Run:
         if plan.reads:
             self._read_all(plan)
 
+    def _renew_words(self, plan: Plan, found: Found, known: dict[str, FileRecord]) -> int:
+        """Read the words of files anew beside which subtitles came, went or changed; nothing is encoded."""
+        stale = find_stale(found.candidates, known, self.store)
+        if stale:
+            self._stage("read", [work.file for work in stale])
+        for batch in read_words(stale, self.workers):
+            with _uninterrupted():
+                self.store.renew_words([(known[work.file.path], words) for work, words in batch])
+            for work, words in batch:
+                new = replace(known[work.file.path], subtitles=words.mark, subtitles_error=words.problem)
+                plan.renewed(new)
+                self._compared(work.file)
+        return len(stale)
+
     def _read_all(self, plan: Plan) -> None:
         works = plan.reads
         # Before the stage begins: its rate tells how long it will take.
@@ -272,35 +309,47 @@ class _Run:
         settings = ReadSettings(
             self.config.model.frames_per_clip, model.preprocess.geometry, self.config.segmentation
         )
-        events = DecodePool(works, settings, self.workers).events() if self.workers else None
-        events = events or read_here(works, settings)
+        results = self._read(works, settings, model, self.config.model.fingerprint)
         readings: dict[str, _Reading] = {}
         try:
-            for work, event in events:
+            for work, result in results:
                 path = work.file.path
-                reading = readings.setdefault(path, _Reading())
-                if isinstance(event, Opened):
-                    reading.duration = event.duration
-                elif isinstance(event, Clip):
-                    self._encode(model, work, reading, event)
+                if isinstance(result, Opened):
+                    begun = readings.pop(path, None)
+                    self._clips -= len(begun.clips) if begun else 0
+                    readings[path] = _Reading(
+                        result.duration,
+                        subtitles=result.subtitles,
+                        subtitles_error=result.subtitles_problem,
+                    )
+                elif isinstance(result, Encoded):
+                    self._keep(work, readings[path], result)
+                elif isinstance(result, Lost):
+                    self._lose(plan, work, readings.pop(path, _Reading()), result)
                 else:
-                    self._close(plan, work, readings.pop(path), event)
+                    self._close(plan, work, readings.pop(path, _Reading()), result)
                 self._commit_if_due()
                 self._tell(path, sum(reading.share for reading in readings.values()))
         finally:
             # Also when the user interrupts: files that are finished are kept.
-            events.close()
+            results.close()
             self._commit()
         self._tell()
 
-    def _encode(self, model: RetrievalModel, work: Work, reading: _Reading, clip: Clip) -> None:
-        from vidsift.ingest.encode import encode_clip, name_clip
-
-        clip_id = name_clip(work.fingerprint, clip.start, clip.end, self.config.segmentation)
-        reading.clips.append(encode_clip(model, clip, clip_id))
+    def _keep(self, work: Work, reading: _Reading, clip: Encoded) -> None:
+        reading.clips.append(clip.record)
         if reading.duration > 0:
-            reading.share = int(work.file.size * min(clip.end / reading.duration, 1))
+            reading.share = int(work.file.size * min(clip.record.end / reading.duration, 1))
+        self._spent["encode"] += clip.seconds
         self._clips += 1
+
+    def _lose(self, plan: Plan, work: Work, reading: _Reading, lost: Lost) -> None:
+        """Report a file that nothing is known about; the index keeps what it has, another run tries again."""
+        for file in (work.file, *(file for file, _ in work.copies)):
+            plan.failed.append(FileProblem(file.path, lost.reason))
+        self._clips -= len(reading.clips)
+        self._files += 1
+        self._bytes += work.file.size
 
     def _close(self, plan: Plan, work: Work, reading: _Reading, end: Done | Failed) -> None:
         """Turn a file that has been read into records for its path and the copies of it."""
@@ -313,23 +362,28 @@ class _Run:
         if not clips:
             problem = problem or "no picture could be decoded"
         status: FileStatus = "failed" if not clips else "partial" if problem else "ok"
+        # A file without a fingerprint is tried again at the next run.
+        fingerprint = "" if isinstance(end, Failed) and end.again else work.fingerprint
         for file, known in [(work.file, work.known), *work.copies]:
             record = FileRecord(
                 path=file.path,
-                fingerprint=work.fingerprint,
+                fingerprint=fingerprint,
                 size=file.size,
                 mtime_ns=file.mtime_ns,
                 duration=duration,
                 status=status,
                 error=problem or "",
                 clips=len(clips),
+                subtitles=reading.subtitles if clips else None,
+                subtitles_error=reading.subtitles_error if clips else "",
             )
             self._finished.append((record, clips, known))
-            if status != "ok":
+            if record.problem:
                 problems = plan.failed if status == "failed" else plan.partial
-                problems.append(FileProblem(file.path, problem or ""))
+                problems.append(FileProblem(file.path, record.problem))
             plan.updated += bool(clips) and known
             plan.added += bool(clips) and not known
+        self._spent["decode"] += end.seconds
         self._files += 1
         self._bytes += work.file.size
 
@@ -351,6 +405,7 @@ class _Run:
             self._publishing = self._published_at - now
 
     def _commit(self) -> None:
+        began = time.monotonic()
         # An interrupted commit may have happened or not; done again, it would be there twice.
         with _uninterrupted():
             for known in (False, True):
@@ -360,6 +415,7 @@ class _Run:
                     self._committed += len(files)
             self._finished.clear()
         self._committed_at = time.monotonic()
+        self._spent["commit"] += self._committed_at - began
 
     def _measure_background(self) -> None:
         """Let searches know how sure a hit is, where what they know is of a library of another size."""
@@ -367,7 +423,7 @@ class _Run:
         if clips and (known is None or not known.serves(clips)):
             found = Index.open(self.folder).measure_background(self.chosen.load())
             if found is not None:
-                self.config = replace(self.config, background=found)
+                self.config = replace(read_config(self.folder), background=found)
                 write_config(self.folder, self.config)
 
     def _stage(self, stage: Stage, files: Sequence[Candidate]) -> None:
@@ -433,6 +489,14 @@ def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | N
         config = read_config(folder)
     except IndexNotFoundError:
         return None
+    _check(folder, config, chosen, segmentation)
+    return config
+
+
+def _check(
+    folder: str, config: IndexConfig, chosen: _ChosenModel, segmentation: SegmentConfig | None
+) -> None:
+    """Raise unless the index fits what was asked for."""
     if segmentation is not None and segmentation != config.segmentation:
         raise IndexStateError(
             f"{folder}: its files are cut by {_cutting(config.segmentation)}, "
@@ -440,7 +504,6 @@ def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | N
             "them anew"
         )
     chosen.meet(config.model)
-    return config
 
 
 def _cutting(config: SegmentConfig) -> str:
@@ -448,6 +511,8 @@ def _cutting(config: SegmentConfig) -> str:
 
 
 def _make_folder(folder: str) -> None:
+    if is_address(folder):
+        return
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from vidsift.errors import SourceError
 from vidsift.index.types import FileRecord, is_under
 from vidsift.ingest.report import FileProblem
+from vidsift.ingest.sources import read_ranges
 from vidsift.ingest.walk import Candidate, Found, is_media_name
+from vidsift.video.address import is_address
 
 WHOLE_BYTES = 16 << 20
 """Files up to this size are fingerprinted whole."""
@@ -35,7 +37,7 @@ class Plan:
 
     moves: (path whose rows are taken, the file that gets them).  leaving: sources of moves that are no more.
     reads: files to decode and encode.  failures: rows for files that cannot be opened.  The rest is what
-    the report can say already.
+    the report can say already; same: the unchanged files.
     """
 
     moves: list[tuple[str, FileRecord]] = field(default_factory=list)
@@ -50,21 +52,37 @@ class Plan:
     removed: int = 0
     unchanged: int = 0
     renamed: int = 0
+    same: set[str] = field(default_factory=set)
 
     def changes_nothing(self) -> bool:
         return not (self.moves or self.removals or self.failures or self.reads)
+
+    def renewed(self, record: FileRecord) -> None:
+        """A file's words were read anew: say so, and what is wrong with it now."""
+        if record.path in self.same:
+            self.same.discard(record.path)
+            self.unchanged -= 1
+            self.updated += 1
+        self.partial = [problem for problem in self.partial if problem.path != record.path]
+        _note_partial(self, record)
 
 
 def fingerprint(path: str, size: int) -> str:
     """Hash of a file's content: of all of it, or of its size and 64 blocks spread over it. Raises OSError."""
     digest = hashlib.blake2b(str(size).encode() + b":", digest_size=16)
+    places = [(size - BLOCK_BYTES) * i // (BLOCKS - 1) for i in range(BLOCKS)]
+    if is_address(path):
+        spread = [(place, place + BLOCK_BYTES) for place in places]
+        for block in read_ranges(path, [(0, size)] if size <= WHOLE_BYTES else spread):
+            digest.update(block)
+        return digest.hexdigest()
     with open(path, "rb") as file:
         if size <= WHOLE_BYTES:
             while block := file.read(1 << 20):
                 digest.update(block)
         else:
-            for i in range(BLOCKS):
-                file.seek((size - BLOCK_BYTES) * i // (BLOCKS - 1))
+            for place in places:
+                file.seek(place)
                 digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()
 
@@ -214,12 +232,13 @@ def _settled(plan: Plan, record: FileRecord) -> None:
         plan.failed.append(FileProblem(record.path, record.error))
         return
     plan.unchanged += 1
+    plan.same.add(record.path)
     _note_partial(plan, record)
 
 
 def _note_partial(plan: Plan, record: FileRecord) -> None:
-    if record.status == "partial":
-        plan.partial.append(FileProblem(record.path, record.error))
+    if record.problem:
+        plan.partial.append(FileProblem(record.path, record.problem))
 
 
 def _cannot_read(plan: Plan, candidate: Candidate, reason: str, record: FileRecord | None) -> None:

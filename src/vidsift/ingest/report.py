@@ -20,12 +20,25 @@ class FileProblem:
 
 
 @dataclass(frozen=True)
+class StageWork:
+    """What one stage of a run did: clips, and seconds of work, added up over all processes that shared it."""
+
+    seconds: float = 0.0
+    clips: int = 0
+
+    def to_dict(self) -> dict[str, float]:
+        rate = self.clips / self.seconds if self.seconds > 0 else 0.0
+        return {"seconds": self.seconds, "clips": self.clips, "clips_per_second": rate}
+
+
+@dataclass(frozen=True)
 class IngestReport:
     """The outcome of one run over the paths it was given, in the shape of `index --json`.
 
     added, updated, removed, unchanged, renamed: files with clips in the index. failed, partial: every such
     file below the paths, also when an earlier run found it out and this one did not touch it; a partial file
-    is counted above as well, a failed one is not. clips: what the whole index holds now.
+    is counted above as well, a failed one is not. clips: what the whole index holds now. stages: where the
+    work went, "decode", "encode" and "commit"; empty when nothing had to be read.
     """
 
     added: int = 0
@@ -37,6 +50,7 @@ class IngestReport:
     partial: list[FileProblem] = field(default_factory=list)
     clips: int = 0
     seconds: float = 0.0
+    stages: dict[str, StageWork] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -49,6 +63,7 @@ class IngestReport:
             "partial": [problem.to_dict() for problem in self.partial],
             "clips": self.clips,
             "seconds": self.seconds,
+            "stages": {name: stage.to_dict() for name, stage in self.stages.items()},
         }
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vidsift.errors import SourceError
-from vidsift.index.types import is_under
+from vidsift.index.types import file_key, is_under
+from vidsift.ingest.sources import Remote, list_below, look_at, read_ranges
+from vidsift.video.address import absolute, is_address
 
 _VIDEO = (
     "3g2 3gp asf av1 avi divx dv f4v flv h264 h265 hevc ivf m1v m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts "
@@ -52,13 +54,17 @@ class Found:
 
 
 def normalise(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Absolute paths (symbolic links kept), without those that lie inside another; SourceError if missing."""
-    given = sorted({os.path.abspath(os.fspath(path)) for path in paths})
+    """Absolute paths (symbolic links kept) and addresses, without those that lie inside another; SourceError
+    if missing."""
+    try:
+        given = sorted({absolute(path) for path in paths})
+    except ValueError as error:
+        raise SourceError(f"{error}. Nothing was changed") from error
     if not given:
         raise SourceError("nothing to index: name at least one folder or file")
     for path in given:
         try:
-            os.stat(path)
+            look_at(path) if is_address(path) else os.stat(path)
         except FileNotFoundError as error:
             raise SourceError(
                 f"{path}: no such file or folder (mistyped? is its disk mounted?). Nothing was "
@@ -74,13 +80,15 @@ def walk(roots: Iterable[str], avoid: str) -> Found:
 
     Folders are searched for files with a media extension, whatever its case; names that begin with a dot
     are passed over. Links to files and folders are followed, real folders first. A root that is a file is
-    a candidate whatever it is called. `avoid`: the index's own folder. Raises SourceError when a root
-    cannot be listed.
+    a candidate whatever it is called. Addresses are listed likewise. `avoid`: the index's own folder. Raises
+    SourceError when a root cannot be listed.
     """
     found = Found()
     seen = {_identity(os.stat(avoid))} if os.path.isdir(avoid) else set()
     for root in roots:
-        if os.path.isdir(root):
+        if is_address(root):
+            _list_address(root, found)
+        elif os.path.isdir(root):
             _walk_folder(root, seen, found)
             if root in found.unreadable:
                 raise SourceError(f"{root}: cannot be listed ({found.unreadable[root]}). Nothing was changed")
@@ -88,6 +96,27 @@ def walk(roots: Iterable[str], avoid: str) -> Found:
             _take(root, os.path.islink(root), found)
     found.candidates.sort(key=lambda candidate: os.fsencode(candidate.path))
     return found
+
+
+def _list_address(root: str, found: Found) -> None:
+    try:
+        single = look_at(root)
+        files = list_below(root) if single is None else [single]
+        for file in files:
+            if single is not None or is_media_name(file.address):
+                _take_remote(file, found)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SourceError(f"{root}: cannot be listed ({reason}). Nothing was changed") from error
+
+
+def _take_remote(file: Remote, found: Found) -> None:
+    ambiguous = os.path.splitext(file.address)[1].lower() in AMBIGUOUS
+    if ambiguous and not _looks_like_transport(read_ranges(file.address, [(0, min(file.size, 400))])[0]):
+        return
+    # No two addresses are known to be one file.
+    identity = -1, int(file_key(file.address)[:15], 16)
+    found.candidates.append(Candidate(file.address, file.size, file.stamp, identity, linked=False))
 
 
 def _walk_folder(root: str, seen: set[tuple[int, int]], found: Found) -> None:
@@ -153,6 +182,10 @@ def _is_transport_stream(path: str) -> bool:
             head = file.read(400)
     except OSError:
         return True  # the reader will say what is wrong with it
+    return _looks_like_transport(head)
+
+
+def _looks_like_transport(head: bytes) -> bool:
     # Packets of 188 bytes, or of 192 with a time code before each (Blu-ray, AVCHD).
     starts = ((0, 188), (4, 196))
     return any(head[first : first + 1] == head[second : second + 1] == b"G" for first, second in starts)

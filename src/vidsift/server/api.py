@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -16,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from vidsift.errors import QueryError
 from vidsift.index import SearchResult
 from vidsift.index.confidence import LEVELS, Level
+from vidsift.index.fusion import named_channels
 from vidsift.index.ranking import GroupBy
 from vidsift.index.types import file_key
 from vidsift.ingest import remove_paths
@@ -41,21 +43,29 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
     def answer(
         result: SearchResult, threshold: float | None = None, least: Level | None = None
     ) -> schema.SearchAnswer:
-        measures.search(result.took_ms)
-        good = [hit for hit in result.hits if threshold is None or hit.score >= threshold]
+        measures.search(result.took_ms, result.partial is not None)
+        # What is said is said, however it looks.
+        good = [
+            hit
+            for hit in result.hits
+            if threshold is None or hit.score >= threshold or "words" in hit.channels
+        ]
         if least is not None:
             if any(hit.level is None for hit in good):
                 raise QueryError(
                     "level: how sure the answers are is not known; ask with one sentence, of an index that "
                     "`vidsift index` has brought up to date"
                 )
-            good = [hit for hit in good if hit.level in LEVELS[: LEVELS.index(least) + 1]]
+            enough = LEVELS[: LEVELS.index(least) + 1]
+            good = [hit for hit in good if hit.level in enough or "words" in hit.channels]
+        missing = result.partial
         return schema.SearchAnswer(
             query=result.query,
             hits=[_hit(library, hit) for hit in good],
             took_ms=result.took_ms,
             relevant=result.relevant,
-            clips=len(library.index),
+            clips=len(library.index) if missing is None else missing.searched,
+            partial=None if missing is None else schema.Partial(**missing.to_dict()),
         )
 
     @router.post("/search", tags=["search"])
@@ -65,7 +75,15 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
             raise QueryError("ask with one thing: query, or like")
         where = library.filter_for(asked.filters, asked.video)
         result = library.search(
-            asked.query, asked.like, None, asked.k, asked.candidates, asked.group_by, where, asked.collapse
+            asked.query,
+            asked.like,
+            None,
+            asked.k,
+            asked.candidates,
+            asked.group_by,
+            where,
+            asked.collapse,
+            named_channels(asked.channels),
         )
         return answer(result, asked.threshold, asked.level)
 
@@ -74,10 +92,12 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
         q: Annotated[str, Query(min_length=1, max_length=1000, description="The sentence.")],
         k: Annotated[int, Query(ge=1, le=200)] = 20,
         group_by: GroupBy = "video",
+        channels: schema.Channels = "both",
     ) -> schema.SearchAnswer:
         """The same for a sentence alone: easy to try by hand."""
         where = library.filter_for(schema.Filters(), None)
-        return answer(library.search(q, None, None, k, None, group_by, where))
+        found = library.search(q, None, None, k, None, group_by, where, None, named_channels(channels))
+        return answer(found)
 
     @router.post(
         "/search/image",
@@ -185,6 +205,7 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
             width=index.model.width,
             scan=index.arrays.scan.reason(index.config.picked),
             version=index.version,
+            words=index.has_words,
             folders=[printable(root) for root in index.config.roots],
             libraries=sorted(allowed),
         )
@@ -268,6 +289,8 @@ def _hit(library: Library, hit: Any) -> schema.Hit:
         start=hit.start,
         end=hit.end,
         moment=schema.Moment(**hit.moment.to_dict()),
+        channels=list(hit.channels),
+        cue=None if hit.cue is None else schema.Cue(**asdict(hit.cue)),
         metadata=hit.metadata,
         alike=[
             schema.Alike(video=file_key(p.path), path=library.shown(p.path), start=p.start, end=p.end)

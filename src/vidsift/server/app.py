@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 import vidsift
-from vidsift.errors import IndexStateError, QueryError, SourceError, VidsiftError
+from vidsift.errors import IndexStateError, QueryError, ShardsError, SourceError, VidsiftError
+from vidsift.index import Index
 from vidsift.server import schema
 from vidsift.server.api import make_router
 from vidsift.server.guard import Guard
@@ -28,12 +29,14 @@ from vidsift.video.errors import VideoError
 PAGE = Path(__file__).resolve().parent / "page"
 
 
-def create_app(settings: ServerSettings) -> FastAPI:
+def create_app(settings: ServerSettings, open_index: Callable[[str], Index] = Index.open) -> FastAPI:
     """The service over one index, which is opened here.
 
+    open_index: opens it, if it is to be searched otherwise.
     Raises IndexNotFoundError, IndexStateError, ModelNotFoundError when it cannot be searched.
     """
-    library = Library(settings.index, settings.searches)
+    patience = settings.deadline if settings.shards else None
+    library = Library(settings.index, settings.searches, open_index, patience)
     measures = Measures()
 
     def allowed() -> list[str]:
@@ -118,6 +121,8 @@ def _handle_errors(app: FastAPI) -> None:
         if isinstance(error, QueryError | SourceError):
             return refuse(400, str(error))
         logging.getLogger("vidsift.server").error("%s", error)
+        if isinstance(error, ShardsError):
+            return refuse(503, str(error))
         if isinstance(error, IndexStateError):
             return refuse(503, "the index cannot be used as asked at the moment: " + _short(error))
         return refuse(500, "something went wrong here; the service's log says what")

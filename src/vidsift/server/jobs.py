@@ -1,4 +1,4 @@
-"""Indexing jobs: one at a time, each in its own process, remembered in the index folder across restarts."""
+"""Indexing jobs: one at a time, each in its own process, remembered beside the index across restarts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from typing import Any
 from uuid import uuid4
 
 from vidsift.errors import QueryError
-from vidsift.index.config import write_atomically
+from vidsift.index.config import read_config, write_atomically
+from vidsift.index.remote import at_hand, locate
 from vidsift.index.types import is_under
 from vidsift.server.schema import Job, Progress
 
 log = logging.getLogger(__name__)
 
 FOLDER = "jobs"
-"""In the index folder, a file per job."""
+"""In the index folder (or, for an index in object storage, in the cache), a file per job."""
 
 KEPT = 200
 _END = 20.0
@@ -33,9 +34,9 @@ _END = 20.0
 class Jobs:
     """The queue. A job that ran when the service died runs again: indexing goes on where it stopped."""
 
-    def __init__(self, index: Path, allowed: Callable[[], list[str]]) -> None:
-        self._index = os.path.abspath(index)
-        self._folder = os.path.join(self._index, FOLDER)
+    def __init__(self, index: str | Path, allowed: Callable[[], list[str]]) -> None:
+        self._index = locate(index)
+        self._folder = os.path.join(at_hand(self._index, read_config(self._index).index_id), FOLDER)
         self._allowed = allowed
         self._jobs: dict[str, Job] = {}
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.errors import QueryError
+from vidsift.errors import IndexStateError, QueryError, ShardsError
 from vidsift.index import Filter, Index, SearchResult, parse_query
+from vidsift.index.fusion import CHANNELS
+from vidsift.index.remote import locate
 from vidsift.index.store import Store
-from vidsift.index.types import FileRecord, file_key
+from vidsift.index.types import Channel, FileRecord, file_key
+from vidsift.video.address import is_address
 from vidsift.video.still import decode_image
 
 if TYPE_CHECKING:
@@ -28,8 +32,10 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at whether the index has grown."""
+log = logging.getLogger(__name__)
+
+LOOK_EVERY, LOOK_FAR_EVERY = 1.0, 10.0
+"""Seconds between two looks at whether the index has grown: in a folder, in object storage."""
 
 _PICTURES = 4096
 
@@ -63,14 +69,21 @@ class Catalogue:
 class Library:
     """Thread-safe. Every question is answered from one snapshot of the index."""
 
-    def __init__(self, folder: Path, searches: int) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        searches: int,
+        open_index: Callable[[str], Index] = Index.open,
+        patience: float | None = None,
+    ) -> None:
         from vidsift.models import load_model
 
-        self.folder = os.path.abspath(folder)
-        self._index = Index.open(self.folder)
+        self.folder = locate(folder)
+        self._every = LOOK_FAR_EVERY if is_address(self.folder) else LOOK_EVERY
+        self._index = open_index(self.folder)
         self.model: RetrievalModel = load_model(self._index.model.name)
         self._index.check_model(self.model)
-        self._turn = threading.BoundedSemaphore(searches)
+        self._turn, self._patience = threading.BoundedSemaphore(searches), patience
         self._looking = threading.Lock()
         self._looked = time.monotonic()
         self._catalogue: Catalogue | None = None
@@ -80,13 +93,19 @@ class Library:
 
     @property
     def index(self) -> Index:
-        """The index as it was at most about a second ago."""
-        if time.monotonic() - self._looked > LOOK_EVERY and self._looking.acquire(blocking=False):
+        """The index as it was at most about a second ago (ten, in object storage)."""
+        if time.monotonic() - self._looked > self._every and self._looking.acquire(blocking=False):
             try:
                 if self._index.is_outdated():
                     current = self._index.latest()
                     current.check_model(self.model)
                     self._index = current
+                self._looked = time.monotonic()
+            except IndexStateError as error:
+                if not is_address(self.folder):
+                    raise
+                # What is searched lies on this machine, whether the object storage answers or not.
+                log.warning("searches go on with what is known: %s", error)
                 self._looked = time.monotonic()
             finally:
                 self._looking.release()
@@ -94,9 +113,14 @@ class Library:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until fewer than the allowed number of searches are at work."""
-        with self._turn:
+        """Wait until fewer than the allowed number of searches are at work.  Raises ShardsError after
+        `patience` seconds."""
+        if not self._turn.acquire(timeout=self._patience):
+            raise ShardsError(f"others were searching for {self._patience:g} s: try again soon")
+        try:
             yield
+        finally:
+            self._turn.release()
 
     def search(
         self,
@@ -108,6 +132,7 @@ class Library:
         group_by: GroupBy,
         where: Filter,
         collapse: bool | None = None,
+        channels: Collection[Channel] = CHANNELS,
     ) -> SearchResult:
         """Answer a sentence, a picture's bytes, or a clip (which is left out of the answer)."""
         index = self.index
@@ -128,6 +153,7 @@ class Library:
                 group_by=group_by,
                 where=where,
                 collapse=collapse,
+                channels=channels,
             )
         if query is not None:
             result = replace(result, query=query)
@@ -207,6 +233,8 @@ class Library:
             record: FileRecord | None = self._store.file(path)
         if record is None:
             raise UnknownError(video)
+        if is_address(path):
+            raise ChangedError("the file lies in object storage, from where it cannot be played here")
         try:
             status = os.stat(path)
         except OSError as error:

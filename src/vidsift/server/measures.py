@@ -22,10 +22,14 @@ class Measures:
         )
         self._stages = Histogram(
             "vidsift_search_seconds",
-            "Time of a search, by stage: encode, recall, rerank.",
+            "Time of a search, by stage: encode, recall, words, rerank.",
             ("stage",),
             buckets=_MS,
             registry=self._registry,
+        )
+
+        self._partial = Counter(
+            "vidsift_partial_answers", "Searches that shards were missing in.", registry=self._registry
         )
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
@@ -37,8 +41,9 @@ class Measures:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def search(self, took_ms: dict[str, float]) -> None:
+    def search(self, took_ms: dict[str, float], partial: bool) -> None:
         """Count a search."""
+        self._partial.inc(partial)
         for stage, ms in took_ms.items():
             self._stages.labels(stage).observe(ms / 1e3)
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Channels = Literal["pictures", "words", "both"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -47,9 +48,17 @@ class SearchRequest(_Strict):
         default=None,
         description="Tell near-duplicates with the answer they are like; not for clips unless set.",
     )
-    threshold: float | None = Field(default=None, allow_inf_nan=False, description="Leave out lower scores.")
+    threshold: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="Leave out lower scores; what is found by words stays.",
+    )
     level: Literal["strong", "likely", "weak"] | None = Field(
-        default=None, description="Leave out what is less sure than this."
+        default=None, description="Leave out what is less sure than this; what is found by words stays."
+    )
+    channels: Channels = Field(
+        default="both",
+        description="What to search: pictures, words (subtitles), or both fused by reciprocal rank.",
     )
     video: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
         default=None, description="Search inside this video only."
@@ -61,6 +70,14 @@ class Moment(BaseModel):
     start: float
     end: float
     best: float
+
+
+class Cue(BaseModel):
+    """What is said, from `start` to `end`."""
+
+    start: float
+    end: float
+    text: str
 
 
 class Alike(BaseModel):
@@ -79,7 +96,7 @@ class Hit(BaseModel):
     name: str
     path: str = Field(description="Below the folder that was indexed.")
     clip: str
-    score: float
+    score: float = Field(description="Of the pictures, whichever channel found the clip.")
     confidence: float | None = Field(
         description="How probable it is that this is what was asked for; null where that is not known."
     )
@@ -87,10 +104,21 @@ class Hit(BaseModel):
     start: float
     end: float
     moment: Moment
+    channels: list[Literal["pictures", "words"]] = Field(description="What found it.")
+    cue: Cue | None = Field(description="What is said there, if words found it; the moment begins with it.")
     metadata: dict[str, Any]
     alike: list[Alike] = Field(description="Copies and other encodings of the same pictures.")
     thumbnail: str = Field(description="Where the picture is, on this service.")
     content: str = Field(description="Where the video is, on this service.")
+
+
+class Partial(BaseModel):
+    """Shards of the index did not answer in time: the best may be among what they hold."""
+
+    missing: list[int] = Field(description="Their numbers, from 0.")
+    shards: int = Field(description="Of how many.")
+    searched: int = Field(description="Clips that were searched.")
+    clips: int = Field(description="Clips in the index.")
 
 
 class SearchAnswer(BaseModel):
@@ -101,6 +129,7 @@ class SearchAnswer(BaseModel):
         description="False where all hits are only the nearest of what is not there; null: not known."
     )
     clips: int = Field(description="Clips that were searched.")
+    partial: Partial | None = Field(description="What was missing; null for the whole index.")
 
 
 class Clip(BaseModel):
@@ -144,6 +173,7 @@ class Statistics(BaseModel):
     width: int
     scan: str
     version: int
+    words: bool = Field(description="Whether subtitles came with any of the videos.")
     folders: list[str]
     libraries: list[str] = Field(description="Folders whose files may be indexed.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import shutil
 import time
@@ -55,8 +56,11 @@ class _Run:
         )
         self.step, self.seconds, self.best = 0, 0.0, float("-inf")
         self.skipped, self.in_a_row, self.emptied = 0, 0, 0
-        if folder.checkpoint.exists():
-            self._restore()
+        saved = world.leaders_file(folder.checkpoint)
+        if saved is None:
+            world.take_leaders(p for _, p in self.trained)
+        else:
+            self._restore(saved)
         if recipe.memory_gb is not None:
             self.runner.chunk = chunk_for(self.runner, self._batch(0), recipe.memory_gb)
             log.info("%s GiB hold %s pairs at once", recipe.memory_gb, self.runner.chunk or "all")
@@ -75,8 +79,8 @@ class _Run:
         }
         write_atomically(self.folder.checkpoint, lambda path: torch.save(state, path))
 
-    def _restore(self) -> None:
-        state = torch.load(self.folder.checkpoint, map_location=self.model.device, weights_only=True)
+    def _restore(self, saved: Path | io.BytesIO) -> None:
+        state = torch.load(saved, map_location=self.model.device, weights_only=True)
         self.model.load_state_dict(state["weights"], strict=False)
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -208,13 +212,28 @@ def train(recipe: Recipe, folder: Path, progress: Report | None = None) -> dict[
             raise RecipeError(f"batch: {recipe.batch} pairs cannot be shared by {world.size} processes")
         run_folder = RunFolder(folder, recipe.model_dump(mode="json"), world.leads)
         world.wait()
+        world.agree({"recipe": _numbers(recipe)})
         setup = prepare(recipe, world, caching)
+        world.agree({"training pairs": setup.train.pairs.pairing()})
         run = _Run(recipe, run_folder, setup, world)
         if run.step == 0:
             run_folder.record(step=0, train=describe(setup.train.pairs), val=describe(setup.val.pairs))
         _steps(run, setup.val, progress if world.leads else None)
         world.wait()
         return _finish(run, setup.val) if world.leads else {}
+
+
+def _numbers(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides about numbers: all but the places, which other machines may call otherwise."""
+    return recipe.model_dump(
+        mode="json",
+        exclude={
+            "data": {"root"},
+            "features": {"folder"},
+            "teachers": {"models", "cache"},
+            "threads": True,
+        },
+    )
 
 
 def _steps(run: _Run, val: Inputs, progress: Report | None) -> None:

@@ -117,7 +117,8 @@ class Setup:
 
 
 def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teachers: bool = True) -> Setup:
-    """Build the model and open its data; what is missing in caches is made first, by one process.
+    """Build the model and open its data; what is missing in caches is made first, by one process
+    (of every machine that does not see the first one's folders).
 
     teachers: whether to have them say what they know of the training set, if the objective needs it.
 
@@ -128,10 +129,9 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
     model = build_model(recipe, base, train.captions).to(world.device)
     sources = open_sources(model)
     freeze(model, recipe.optimiser.lr)
-    if world.leads:
-        for pairs in (train, val):
-            open_inputs(recipe, model, pairs, progress, sources)
-    world.wait()
+    world.once_a_machine(
+        lambda: [open_inputs(recipe, model, pairs, progress, sources) for pairs in (train, val)]
+    )
     # A clip without any frame would be a negative of every text, and its captions have no positive.
     seen, held = (
         open_inputs(recipe, model, pairs, sources=sources).without_empty() for pairs in (train, val)
@@ -139,9 +139,7 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
     seen = _chosen(seen, recipe)
     reference = None
     if recipe.objective.text_regression is not None:
-        if world.leads:
-            _open_reference(recipe, train, progress)
-        world.wait()
+        world.once_a_machine(lambda: _open_reference(recipe, train, progress))
         reference = _open_reference(recipe, train)
         reference.caption_rows = seen.caption_rows
     clips = len(seen.pairs.clips)
@@ -149,9 +147,7 @@ def prepare(recipe: Recipe, world: World, progress: Progress | None = None, teac
         raise DataError(f"{clips} training clips do not fill one batch of {recipe.batch}: lower batch")
     signals = None
     if teachers and recipe.objective.needs_teachers:
-        if world.leads:
-            open_teachers(recipe, model, seen, held, progress)
-        world.wait()
+        world.once_a_machine(lambda: open_teachers(recipe, model, seen, held, progress))
         fine = recipe.objective.fine_teaching
         stores = open_teachers(recipe, model, seen, held)
         planned = recipe.teachers is not None and recipe.teachers.scores == "batches"

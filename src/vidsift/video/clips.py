@@ -13,6 +13,7 @@ from vidsift.video.picture import PictureMaker
 from vidsift.video.reader import BrokenPacketError
 from vidsift.video.sample import sample_times
 from vidsift.video.segmentation import segment_file
+from vidsift.video.subtitles import Subtitles
 from vidsift.video.thumbnail import jpeg
 from vidsift.video.types import (
     ClipFrames,
@@ -106,6 +107,11 @@ class ClipReader:
     def info(self) -> VideoInfo:
         """What the file holds, as far as is known by now."""
         return self._file.info
+
+    @property
+    def subtitles(self) -> Subtitles:
+        """The cues beside the file or in it; costs no further pass over the file."""
+        return self._file.subtitles
 
     @property
     def problem(self) -> str | None:

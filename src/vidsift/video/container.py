@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import av
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from vidsift.video.errors import VideoError
@@ -98,7 +98,7 @@ def _choose(path: StrPath, container: InputContainer) -> VideoStream:
     return stream
 
 
-def only(container: InputContainer, stream: VideoStream) -> None:
+def only(container: InputContainer, stream: Stream) -> None:
     """Let the demuxer throw away all other streams."""
     for other in container.streams:
         other.discard = Discard.default if other.index == stream.index else Discard.all

@@ -14,6 +14,7 @@ from vidsift.video.errors import VideoError
 from vidsift.video.packets import PacketTable
 from vidsift.video.picture import Orientation, orientation
 from vidsift.video.reader import BrokenPacketError, Source, pick
+from vidsift.video.subtitles import Subtitles, subtitles_of
 from vidsift.video.types import VideoInfo
 
 # So many packets that look broken are put to the decoder; if it takes them all, they are the maker's habit.
@@ -32,6 +33,7 @@ class VideoFile:
     def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         self._source = Source(path)
+        self._words = self._source.words
         try:
             self._concealed: tuple[float, str] | None = None
             self._reason = self.table.problem
@@ -103,6 +105,11 @@ class VideoFile:
             claimed_duration=table.claimed,
             problem=self.problem,
         )
+
+    @property
+    def subtitles(self) -> Subtitles:
+        """The cues beside the file or in it; costs no further pass over the file."""
+        return subtitles_of(self.path, self._words, self.info.start_time)
 
     def frames(self, rows: Sequence[int]) -> Iterator[tuple[int, float, VideoFrame]]:
         """Yield (row, time in seconds, frame) once for every wanted row of the table.

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from vidsift.video.bitstream import Bitstream
 from vidsift.video.container import StrPath, say
 from vidsift.video.structure import check
+from vidsift.video.subtitles import TextTrack
 from vidsift.video.types import Float64Array
 
 Int64Array = npt.NDArray[np.int64]
@@ -134,8 +135,11 @@ class PacketTable:
         return self.order[np.maximum(np.searchsorted(self.times, times, side="right") - 1, 0)]
 
 
-def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> PacketTable:
-    """Read every packet of the file once. What is wrong with the file lands in the table, never raises."""
+def scan(path: StrPath, container: InputContainer, stream: VideoStream, words: TextTrack) -> PacketTable:
+    """Read every packet of the file once. What is wrong with the file lands in the table, never raises.
+
+    words: takes the packets of its track.
+    """
     codec = stream.codec_context.name
     canonical = stream.codec_context.codec.canonical_name
     bits = Bitstream(canonical, stream.codec_context.extradata)
@@ -159,6 +163,8 @@ def scan(path: StrPath, container: InputContainer, stream: VideoStream) -> Packe
                 tick = stamp + (packet.duration or 0)
                 if index not in ends or tick > ends[index][0]:
                     ends[index] = tick, packet.time_base
+            if index == words.index:
+                words.take(packet)
             if index != stream.index:
                 continue
             data = bytes(packet)

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from vidsift.video.container import StrPath, only, open_video, say
 from vidsift.video.packets import MISSING, PacketTable, scan
+from vidsift.video.subtitles import TextTrack
 
 # Leaping over fewer bytes than this by reading them is as cheap as asking the container to seek.
 SEEK_BYTES = 8 << 20
@@ -44,7 +45,10 @@ class Source:
     """An open file, its packet table, and a position among the packets. Use as a context manager.
 
     strict: let the decoder refuse damaged data that it would otherwise paint over. options: for the decoder.
+    words: the file's track of text, if there is one, where its packets were read for the table.
     """
+
+    words: TextTrack | None = None
 
     def __init__(
         self,
@@ -61,7 +65,8 @@ class Source:
         self._open()
         try:
             if table is None:
-                table = scan(path, self.container, self.stream)
+                self.words = TextTrack(self.container)
+                table = scan(path, self.container, self.stream, self.words)
                 self._row = len(table.pts)
             self.table = table
             only(self.container, self.stream)

@@ -98,6 +98,15 @@ class SegmentConfig:
 
 
 @dataclass(frozen=True)
+class Cue:
+    """What is said (or shown as words) from `start` to `end` seconds, on one line."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Frames:
     """Sampled pictures: pixels uint8 [F, 3, S, S] RGB, times float64 [F], mask bool [F].
 

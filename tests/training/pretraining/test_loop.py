@@ -78,6 +78,13 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
         pretrain(small_recipe(seed=1), tmp_path)
 
 
+def test_several_processes_of_torchrun_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="start it without torchrun"):
+        pretrain(small_recipe(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_learns_colours_and_backgrounds_within_a_minute(tmp_path: Path) -> None:
     stage = {"name": "f", "data": "frames", "steps": 60, "batch": 48, "lr": 0.003, "attributes": 0.5}
     final = pretrain(small_recipe(stages=[stage], validation_videos=20), tmp_path)

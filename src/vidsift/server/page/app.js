@@ -77,6 +77,8 @@ function filters() {
   return { paths: path ? [path] : [], shortest: number("shortest"), longest: number("longest") };
 }
 
+const channels = () => new FormData($("filters")).get("channels") ?? "both";
+
 const grouped = () => new FormData($("filters")).get("group") ?? "video";
 
 async function search(ask, told) {
@@ -96,6 +98,10 @@ async function search(ask, told) {
       : answer.hits.length
       ? `${answer.hits.length} ${answer.hits.length === 1 ? "answer" : "answers"} ${told}, out of ${answer.clips.toLocaleString()} clips in ${ms.toFixed(0)} ms`
       : "";
+    if (answer.partial) {
+      const { searched, clips } = answer.partial;
+      $("said").textContent += ` Not everything could be searched: ${searched.toLocaleString()} of ${clips.toLocaleString()} clips; ask again in a moment.`;
+    }
     if (!answer.hits.length) nothing(answer.clips);
   } catch (error) {
     if (turn !== state.asked) return;
@@ -116,7 +122,7 @@ function byWords(query, remember = true) {
   keepInHistory(query);
   if (remember) history.pushState({}, "", `?q=${encodeURIComponent(query)}`);
   return search(
-    () => post("/search", { query, k: 40, group_by: grouped(), filters: filters() }),
+    () => post("/search", { query, k: 40, group_by: grouped(), filters: filters(), channels: channels() }),
     `for “${query}”`,
   );
 }
@@ -206,22 +212,32 @@ function draw(hits) {
     card.querySelector("img").src = hit.thumbnail;
     card.querySelector(".time").textContent = moment;
     card.querySelector(".name").textContent = hit.name;
-    const sure = hit.level ? `${LEVELS[hit.level]}, ${Math.round(100 * hit.confidence)}%` : hit.score === null ? "" : hit.score.toFixed(3);
+    // What is said need not look like it: "no match" beside the line would be wrong.
+    const bySight = !hit.cue || (hit.channels.includes("pictures") && hit.level !== "none");
+    const sure = !bySight ? "" : hit.level ? `${LEVELS[hit.level]}, ${Math.round(100 * hit.confidence)}%` : hit.score === null ? "" : hit.score.toFixed(3);
     const alike = hit.alike?.length ? `and ${hit.alike.length} alike` : "";
     card.querySelector(".where").textContent = [sure, alike, hit.path].filter(Boolean).join(" · ");
-    card.classList.toggle("unsure", hit.level === "none");
+    card.classList.toggle("unsure", hit.level === "none" && !hit.cue);
     card.title = [hit.path, ...(hit.alike ?? []).map((other) => other.path)].join("\n");
+    const spoken = card.querySelector(".spoken");
+    spoken.hidden = !hit.cue;
+    if (hit.cue) {
+      spoken.querySelector(".badge").textContent = foundBy(hit);
+      spoken.querySelector("q").textContent = hit.cue.text;
+    }
     card.setAttribute("aria-label", hit.score === null
       ? `${hit.name}, ${moment}`
-      : `${hit.name}, moment ${moment}, ${hit.level ? sure : `score ${sure}`}${alike ? `, ${alike}` : ""}. Play from there`);
+      : `${hit.name}, moment ${moment}, ${!bySight ? "" : hit.level ? sure : `score ${sure}`}${alike ? `, ${alike}` : ""}${hit.cue ? `, found by ${foundBy(hit)}: ${hit.cue.text}` : ""}. Play from there`);
     const meter = card.querySelector(".meter");
-    meter.hidden = hit.score === null;
+    meter.hidden = hit.score === null || !bySight;
     meter.firstElementChild.style.setProperty("width", `${100 * (hit.level ? Math.max(0.04, hit.confidence) : high > low ? 0.12 + 0.88 * (hit.score - low) / (high - low) : 1)}%`);
     card.onclick = () => play(hit);
     preview(card, hit);
     return item;
   }));
 }
+
+const foundBy = (hit) => hit.channels.join(" and ");
 
 function preview(card, hit) {
   const picture = card.querySelector(".picture");
@@ -295,7 +311,8 @@ async function strip(hit) {
       bar.onclick = () => { $("video").currentTime = time; $("video").play().catch(() => {}); };
       return bar;
     }));
-    $("player-note").textContent = `The best moment is ${clock(hit.moment.start)} – ${clock(hit.moment.end)}.`;
+    const span = `${clock(hit.moment.start)} – ${clock(hit.moment.end)}`;
+    $("player-note").textContent = hit.cue ? `Said at ${span}: “${hit.cue.text}”` : `The best moment is ${span}.`;
   } catch (error) {
     $("player-note").textContent = error.message;
   }
@@ -325,6 +342,7 @@ function toggle(panel, open = $(panel).hidden) {
 }
 
 function tellStats(stats) {
+  $("channels").hidden = !stats.words;
   $("stats").textContent = `${stats.clips.toLocaleString()} clips of ${stats.files.toLocaleString()} videos; model ${stats.model.split("/").at(-1)}.`;
   $("folders").replaceChildren(...stats.libraries.map((value) => el("option", { value })));
 }
@@ -439,7 +457,10 @@ $("picture").onchange = () => {
   if (file) byPicture(file);
   $("picture").value = "";
 };
-$("show-filters").onclick = () => toggle("filters");
+$("show-filters").onclick = () => {
+  toggle("filters");
+  if (!$("filters").hidden) call("/stats").then(tellStats, (error) => { $("said").textContent = error.message; });
+};
 $("show-library").onclick = () => toggle("library");
 $("filters").onchange = again;
 $("filters").onreset = () => setTimeout(again);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vidsift.errors import TrainingError
+from vidsift.errors import RecipeError, TrainingError
 from vidsift.files import write_atomically
 from vidsift.training.folder import MODEL, RunFolder, rounded
 from vidsift.training.pretraining.batches import Batch, make_batch
@@ -100,8 +101,11 @@ def pretrain(recipe: PretrainRecipe, folder: Path, progress: Report | None = Non
     """Train a recipe in a folder and save the model to `folder/model`; a run that was stopped is resumed.
 
     On the CPU, with as many threads, a resumed run computes the same numbers as an undisturbed one.
-    Returns the last validation. Raises RecipeError if the folder holds another recipe's run.
+    Returns the last validation. Raises RecipeError if the folder holds another recipe's run, or where
+    torchrun started several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(f"{recipe.name}: stages are trained by one process; start it without torchrun")
     torch.set_num_threads(recipe.threads)
     run = _Run(recipe, folder)
     smooth = Smooth()
