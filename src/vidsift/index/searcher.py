@@ -7,7 +7,7 @@ import os
 import time
 import weakref
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.errors import QueryError
+from vidsift.index.asked import Asked, add_up, as_vector, check_words, mix
 from vidsift.index.building import build_derived, clean_derived
 from vidsift.index.confidence import Background, confidence, level
 from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
@@ -25,6 +26,7 @@ from vidsift.index.fusion import CHANNELS, check_channels, fuse
 from vidsift.index.lock import WriterLock, being_written
 from vidsift.index.queries import Term, as_terms, describe
 from vidsift.index.ranking import Answer, GroupBy, ShortList, choose
+from vidsift.index.recall import joined, recall
 from vidsift.index.remote import at_hand, locate
 from vidsift.index.rerank import RerankWeights
 from vidsift.index.scan import TUNED_FOR, ScanPoint, measure_scan
@@ -219,8 +221,8 @@ class Index:
         for i, text in enumerate(texts):
             vector, own = vectors[i], [features.select(slice(i, i + 1))]
             reranker = model if weights.own_score else None
-            asked = _Asked((Term(text),), [vector], one, vector, 1.0, reranker, own)
-            rows, coarse = _recall(arrays, vector, 1, weights.candidates, False, None, self.config.picked)
+            asked = Asked((Term(text),), [vector], one, vector, 1.0, reranker, own)
+            rows, coarse = recall(arrays, vector, 1, weights.candidates, False, None, self.config.picked)
             short = self._score(asked, rows, coarse)
             first = int(np.argmax(short.scores))
             best.append((short.scores[first], short.coarse_scores[first]))
@@ -290,8 +292,8 @@ class Index:
             before = time.perf_counter()
             rows, coarse = np.zeros(0, np.int64), np.zeros(0, np.float32)
             if "pictures" in used:
-                rows, coarse = _recall(arrays, asked.sentence, wanted, candidates, by_video, allowed, picked)
-            rows, coarse = _joined(arrays, asked.sentence, rows, coarse, said)
+                rows, coarse = recall(arrays, asked.sentence, wanted, candidates, by_video, allowed, picked)
+            rows, coarse = joined(arrays, asked.sentence, rows, coarse, said)
             recalling += time.perf_counter() - before
             short = self._score(asked, rows, coarse)
             best = choose(short, len(rows) if said else k, group_by, collapse)
@@ -331,7 +333,7 @@ class Index:
         found: Floats = arrays.scan.vectors(rows[:1])[0]
         return found / np.linalg.norm(found)
 
-    def _understand(self, query: Any, model: QueryEncoder | None, reranker: RetrievalModel | None) -> _Asked:
+    def _understand(self, query: Any, model: QueryEncoder | None, reranker: RetrievalModel | None) -> Asked:
         """A query, taken apart and encoded; QueryError, ModelMismatchError."""
         terms = as_terms(query)
         if reranker is None and self.config.search.own_score and terms is not None:
@@ -341,23 +343,23 @@ class Index:
                 raise QueryError("a reranker reads the words of the query: give a sentence, not a vector")
             self._check_reranker(reranker)
         read = [self._read(term.text, model, reranker) for term in terms or ()]
-        vectors = [vector for vector, _ in read] if terms else [self._vector(query)]
+        vectors = [vector for vector, _ in read] if terms else [as_vector(query, self.config.model.width)]
         shares = np.array([term.weight for term in terms or [Term("")]], np.float32)
         shares /= np.abs(shares).sum()
-        sentence, size = _mix(vectors, shares)
-        return _Asked(terms, vectors, shares, sentence, size, reranker, [text for _, text in read])
+        sentence, size = mix(vectors, shares)
+        return Asked(terms, vectors, shares, sentence, size, reranker, [text for _, text in read])
 
-    def _score(self, asked: _Asked, rows: npt.NDArray[np.int64], coarse: Floats) -> ShortList:
+    def _score(self, asked: Asked, rows: npt.NDArray[np.int64], coarse: Floats) -> ShortList:
         """The second stage: clips, with their coarse scores, by their frames."""
         arrays, weights = self._arrays, self.config.search
         if asked.reranker is None:
             found = arrays.rerank(asked.vectors, rows, weights.temperature)
-            fine, relevance = _add_up(found, asked.shares)
+            fine, relevance = add_up(found, asked.shares)
             scores = weights.coarse_weight * (coarse * asked.size) + weights.fine_weight * fine
         else:
             frames = arrays.frames_of(rows)
             found = [self._rescore(asked.reranker, text, rows, frames) for text in asked.texts]
-            scores, relevance = _add_up(found, asked.shares)
+            scores, relevance = add_up(found, asked.shares)
         return ShortList(arrays, rows, asked.sentence, coarse, scores, relevance)
 
     def _check_reranker(self, reranker: RetrievalModel) -> None:
@@ -386,7 +388,7 @@ class Index:
         coarse = arrays.scan.vectors(rows)
         return rescore(reranker, text, coarse, frames, arrays.scales[rows], arrays.counts[rows], parts)
 
-    def _is_comparable(self, asked: _Asked) -> bool:
+    def _is_comparable(self, asked: Asked) -> bool:
         """Whether it is one sentence, scored as the background sentences were."""
         alone = asked.terms is not None and len(asked.terms) == 1 and asked.terms[0].weight > 0
         return alone and (asked.reranker is not None) == self.config.search.own_score
@@ -395,12 +397,7 @@ class Index:
         self, query: str, model: QueryEncoder | None, reranker: RetrievalModel | None
     ) -> tuple[Floats, Any]:
         """A sentence's vector, and its features where a reranker needs them."""
-        try:
-            query.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise QueryError(f"the query is not text in UTF-8: {query!a}") from error
-        if not query.strip():
-            raise QueryError("the query is empty: say in a few words what should be in the picture")
+        check_words(query)
         if model is None and reranker is None:
             raise QueryError("a sentence needs the index's model to encode it: search(query, model)")
         text = None
@@ -412,19 +409,6 @@ class Index:
             self.check_model(model)
             vectors = model.encode_queries([query])
         return np.asarray(vectors[0], dtype=np.float32), text
-
-    def _vector(self, query: Any) -> Floats:
-        width = self.config.model.width
-        try:
-            vector = np.asarray(query, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise QueryError(f"a query is a sentence or a vector of numbers, not {query!r}") from error
-        if vector.shape != (width,):
-            raise QueryError(f"a query vector must have the shape ({width},), this one has {vector.shape}")
-        norm = float(np.linalg.norm(vector))
-        if not np.isfinite(norm) or norm == 0:
-            raise QueryError("a query vector must be finite and not zero")
-        return vector / np.float32(norm)
 
     def _hit(self, short: ShortList, answer: Answer, background: Background | None) -> Hit:
         arrays, row = self._arrays, int(short.rows[answer.at])
@@ -459,42 +443,6 @@ class Index:
         return _open_store(self.folder, self.config)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A query, encoded: its terms (None: a vector was asked for), their vectors [D] and shares, the unit
-    vector of them all and the size that it had; who rescores, and the terms' features for that."""
-
-    terms: Sequence[Term] | None
-    vectors: list[Floats]
-    shares: Floats
-    sentence: Floats
-    size: float
-    reranker: RetrievalModel | None
-    texts: list[TextFeatures]
-
-
-def _mix(sentences: list[Floats], shares: Floats) -> tuple[Floats, float]:
-    """The unit vector whose cosines, times the number that comes with it, are the terms' cosines added up by
-    their shares.  Raises QueryError for terms that cancel each other."""
-    if len(sentences) == 1:
-        return sentences[0], 1.0
-    mixed: Floats = shares @ np.stack(sentences)
-    size = float(np.linalg.norm(mixed))
-    if size < 1e-3:
-        raise QueryError("the terms of the query cancel each other")
-    return mixed / np.float32(size), size
-
-
-def _add_up(found: list[tuple[Floats, Floats]], shares: Floats) -> tuple[Floats, Floats]:
-    """Scores [K] of the terms by their shares; relevance [K, F] of those that count for a clip."""
-    if len(found) == 1:
-        return found[0]
-    scores = np.sum([share * score for share, (score, _) in zip(shares, found, strict=True)], axis=0)
-    wanted = shares[shares > 0].sum()
-    parts = [share / wanted * rel for share, (_, rel) in zip(shares, found, strict=True) if share > 0]
-    return scores, np.sum(parts, axis=0)
-
-
 def _as_reranker(model: QueryEncoder | None) -> RetrievalModel | None:
     """The model itself, if it is more than an encoder of queries."""
     if model is None:
@@ -507,40 +455,6 @@ def _as_reranker(model: QueryEncoder | None) -> RetrievalModel | None:
 def _problems(files: Iterable[FileRecord], failed: bool) -> list[dict[str, str]]:
     found = (f for f in files if f.problem and (f.status == "failed") == failed)
     return [{"path": f.path, "reason": f.problem} for f in sorted(found, key=lambda f: os.fsencode(f.path))]
-
-
-def _joined(
-    arrays: Derived, sentence: Floats, rows: npt.NDArray[np.int64], coarse: Floats, said: list[Said]
-) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The short list with the rows behind it that only words found: pictures score these as well."""
-    more = np.setdiff1d(np.array([one.row for one in said], np.int64), rows)
-    if not len(more):
-        return rows, coarse
-    scores: Floats = arrays.scan.vectors(more) @ sentence
-    return np.concatenate([rows, more]), np.concatenate([coarse, scores])
-
-
-def _recall(
-    arrays: Derived,
-    sentence: Floats,
-    k: int,
-    candidates: int,
-    by_video: bool,
-    allowed: npt.NDArray[np.int64] | None = None,
-    picked: int | None = None,
-) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The short list: rows and coarse scores of the best clips (among the allowed), enough for k hits."""
-    total = len(arrays) if allowed is None else len(allowed)
-    if total == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.float32)
-    short = min(max(candidates, k), total)
-    scores, rows = arrays.scan.best(sentence, short, allowed, picked)
-    files = len(arrays.paths) if allowed is None else len(np.unique(arrays.file_of[allowed]))
-    wanted = min(k, files)
-    if by_video and short < total and len(np.unique(arrays.file_of[rows])) < wanted:
-        # Long videos fill the short list: take the best clip of each following video as well.
-        scores, rows = arrays.best_with_files(sentence, short, wanted, allowed)
-    return rows, scores
 
 
 def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
