@@ -8,26 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import vidsift
 from vidsift.errors import (
     IndexNotFoundError,
     IndexStateError,
-    ModelMismatchError,
-    ModelNotFoundError,
     SourceError,
 )
-from vidsift.index.config import IndexConfig, ModelSpec, read_config, write_config
+from vidsift.index.config import IndexConfig, read_config, write_config
 from vidsift.index.founding import create_files
 from vidsift.index.lock import WriterLock
 from vidsift.index.remote import locate
-from vidsift.index.rerank import RerankWeights
 from vidsift.index.searcher import Index, refresh_arrays
 from vidsift.index.store import Store
 from vidsift.index.types import ClipRecord, FileRecord, FileStatus, is_under
+from vidsift.ingest.chosen import ChosenModel
 from vidsift.ingest.decode import default_workers
 from vidsift.ingest.engines import Engine, EngineName, choose_engine
 from vidsift.ingest.plan import Plan, Work, check_not_emptied, make_plan
@@ -92,7 +89,7 @@ def index_paths(
     roots = normalise([paths] if isinstance(paths, str | os.PathLike) else paths)
     folder = locate(index_dir)
     # With Ray, others encode: here the model only says what it is.
-    chosen = _ChosenModel(model, folder, "cpu" if engine == "ray" else device)
+    chosen = ChosenModel(model, folder, "cpu" if engine == "ray" else device)
     if _existing(folder, chosen, segmentation) is None:
         chosen.load()  # a model that cannot be had leaves no empty index behind
         _make_folder(folder)
@@ -135,70 +132,6 @@ def remove_paths(paths: StrPath | Iterable[StrPath], index_dir: StrPath) -> Inge
         return IngestReport(removed=removed, clips=store.count_clips(), seconds=seconds)
 
 
-class _ChosenModel:
-    """The model of a run, loaded only when it is needed: a run without work does not wait for weights."""
-
-    def __init__(self, model: RetrievalModel | str | None, folder: str, device: str | None = None) -> None:
-        self._folder, self._device = folder, device
-        self._name = _reference(model) if isinstance(model, str) else None
-        self._model = None if isinstance(model, str) else model
-        self._expected: ModelSpec | None = None
-        self._fingerprint: str | None = None
-
-    def meet(self, spec: ModelSpec) -> None:
-        """Take the index's model when none was named; ModelMismatchError when another one was."""
-        self._expected = spec
-        if self._model is None and self._name is None:
-            self._name = spec.name
-        elif self._model is not None or self._name != spec.name:
-            try:
-                self.load()
-            except ModelNotFoundError as error:
-                raise ModelMismatchError(
-                    f"{self._folder}: built with model {spec.name!r}; {self._name!r} cannot be loaded to see "
-                    f"whether it is the same: {error}"
-                ) from error
-
-    def load(self) -> RetrievalModel:
-        """The model itself, checked against the index."""
-        if self._model is None:
-            from vidsift.models import DEFAULT_MODEL, best_device, load_model
-
-            self._name = self._name or DEFAULT_MODEL
-            self._model = load_model(self._name, self._device or best_device())
-        if self._fingerprint is None:
-            self._fingerprint = self._model.fingerprint()
-        if self._expected is not None:
-            self._expected.check(self._name or self._model.name, self._fingerprint, self._folder)
-        return self._model
-
-    def spec(self) -> ModelSpec:
-        """What a new index remembers; the name is one that `load_model` takes wherever that is known.
-
-        Raises ModelMismatchError for a model in legacy mode, which scores the padding that no index keeps,
-        ModelFormatError for one that sees no pictures.
-        """
-        model = self.load()
-        _ = model.preprocess.geometry  # before a folder is made
-        if getattr(model.config, "legacy", False):
-            raise ModelMismatchError(
-                f"{self._name or model.name}: is in legacy mode, which counts padded frames as the official "
-                "code does; an index keeps real frames only. Convert the checkpoint without --legacy to "
-                "search with it"
-            )
-        return ModelSpec(
-            name=self._name or model.name,
-            fingerprint=self._fingerprint or "",
-            width=model.width,
-            frames_per_clip=model.frames_per_clip,
-            parts=tuple(sorted(model.index_parts)),
-        )
-
-    def weights(self) -> RerankWeights:
-        search = self.load().search
-        return RerankWeights(**asdict(search))
-
-
 @dataclass
 class _Reading:
     """A file between its first clip and its commit; `share`: bytes of it that are done, about."""
@@ -217,7 +150,7 @@ class _Run:
         self,
         folder: str,
         config: IndexConfig,
-        chosen: _ChosenModel,
+        chosen: ChosenModel,
         read: Engine,
         workers: int | None,
         progress: Callable[[Progress], None] | None,
@@ -483,7 +416,7 @@ def _uninterrupted() -> Iterator[None]:
         usual(*pressed[-1])
 
 
-def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | None) -> IndexConfig | None:
+def _existing(folder: str, chosen: ChosenModel, segmentation: SegmentConfig | None) -> IndexConfig | None:
     """The index in `folder`, if there is one and it fits what was asked for."""
     try:
         config = read_config(folder)
@@ -493,9 +426,7 @@ def _existing(folder: str, chosen: _ChosenModel, segmentation: SegmentConfig | N
     return config
 
 
-def _check(
-    folder: str, config: IndexConfig, chosen: _ChosenModel, segmentation: SegmentConfig | None
-) -> None:
+def _check(folder: str, config: IndexConfig, chosen: ChosenModel, segmentation: SegmentConfig | None) -> None:
     """Raise unless the index fits what was asked for."""
     if segmentation is not None and segmentation != config.segmentation:
         raise IndexStateError(
@@ -517,10 +448,3 @@ def _make_folder(folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise IndexStateError(f"{folder}: cannot be made an index folder ({error.strerror})") from error
-
-
-def _reference(name: str) -> str:
-    """A model's name that means the same from every working folder."""
-    bundled = os.path.join(os.path.dirname(os.path.abspath(vidsift.__file__)), "bundled", name)
-    expanded = os.path.expanduser(name)
-    return os.path.abspath(expanded) if os.path.isdir(expanded) and not os.path.isdir(bundled) else name
