@@ -12,6 +12,7 @@ import numpy as np
 
 from _report import REPORTS
 from _scale_theory import Floats, Law, Scans, fan_out, percentiles
+from vidsift.index.shards import picks_of
 
 PICTURES = 12
 GIB = 2**30
@@ -83,15 +84,21 @@ def plan(
 ) -> dict[str, Any]:
     """The fewest machines that hold an index, are as fast as wished and answer as much as wished.
 
-    picked: by the codes of every shard, as if it were the whole index, so that the answers are the whole
-    index's (`vidsift.index.sharded`); None for the exact scan.
+    picked: by the codes of the whole index; a shard picks its share and half as many more
+    (`vidsift.index.shards.picks_of`). None for the exact scan.
     services: seconds of single answers as measured, of which only the shape counts: a shard of another size
     is taken to be slow as often and as much.
     """
     # Over a queue that is half full the mean matters: every query works on every shard.
     skew = float(services.mean() / np.median(services))
     limit = min(wishes.target_ms, 1e3 * wishes.load * wishes.copies / wishes.per_s / skew)
-    shards = _fewest(lambda count: laws.shard_ms(clips / count, picked) <= limit)
+
+    def one_of(count: int) -> float:
+        part = clips / count
+        split = picked is not None and count > 1
+        return laws.shard_ms(part, picks_of(picked or 0, 100, int(part), clips) if split else picked)
+
+    shards = _fewest(lambda count: one_of(count) <= limit)
     resident = laws.resident(clips, picked is not None)
     usable = wishes.fill * wishes.node_gib * GIB
     nodes = max(
@@ -99,7 +106,7 @@ def plan(
         math.ceil((resident + shards * laws.anonymous(0)) / usable),
     )
     shards = nodes * wishes.node_cores
-    own = laws.shard_ms(clips / shards, picked)
+    own = one_of(shards)
     load = wishes.per_s * own * skew / 1e3 / wishes.copies
     simulated = min(shards, MOST_SIMULATED)
     # Two rounds: the scan, and the rerank where the short list is.

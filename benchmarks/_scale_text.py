@@ -57,9 +57,9 @@ works at most {wishes.load:.0%} of the time and a shard at most {wishes.target_m
 Latencies are p50 / p95 / p99 with {text_ms:.1f} ms for the text tower ([encode](encode.md)) and two
 rounds of {wishes.network_ms:g} ms over the network, which is assumed. Machines are of all copies;
 memory is what is scanned and scored; with more than {MOST_SIMULATED} shards the slowest of
-{MOST_SIMULATED} is simulated. The codes of every shard pick as many clips as those of the whole
-index would, so that answers are the whole index's: as many as usual, and as many as an index may be
-tuned to (`vidsift tune`), whose recall nobody has measured at these sizes.""",
+{MOST_SIMULATED} is simulated. The codes of a shard pick its share of the whole index's picks and half
+as many more; shards that are asked again are not counted. Picks: as many as usual, and as many as an
+index may be tuned to (`vidsift tune`), whose recall nobody has measured at these sizes.""",
         _plans(found["plans"]),
         "## What the price depends on",
         f"""
