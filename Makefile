@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Threads of numeric libraries; more than the cores at hand only makes them wait for each other.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types unit cluster chromium clean
+.PHONY: demo test lint types unit long chromium clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vidsift demo --dir demo
@@ -22,12 +22,11 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev chromium
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
-# What starts several machines' worth of processes on this one: Ray clusters, shards that are killed, two nodes
-# that train. Some minutes more than `make test`.
-cluster: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster
+# What takes minutes: Ray clusters, shards that are killed, two nodes that train, the guides of docs/ as they stand.
+long: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m long
 
 # The page is tested in a real browser.
 chromium:

@@ -30,7 +30,7 @@ from vidsift.ingest import Progress, index_paths
 from vidsift.video import SegmentConfig
 
 pytest.importorskip("ray", reason="the extra vidsift[ray] is not installed")
-pytestmark = [pytest.mark.system, pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(600)]
 
 FILES, RENDERED = 500, 10
 SHORT = SegmentConfig("windows", 0.5, 2.0)

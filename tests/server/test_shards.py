@@ -29,7 +29,7 @@ from vidsift.video import SegmentConfig
 
 pytest.importorskip("ray.serve")
 
-pytestmark = [pytest.mark.system, pytest.mark.cluster]
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 CLIPS, DEADLINE = 400, 4.0
 SENTENCES = ["a red ball", "a blue square moves to the left", "two green stars", "a yellow triangle grows"]

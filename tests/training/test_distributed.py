@@ -77,7 +77,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.system
 def test_two_machines_train_as_one_process_and_go_on_after_one_died(make_recipe: Any, tmp_path: Path) -> None:
     # X-Pool has parameters before the gather and behind it.

@@ -148,20 +148,16 @@ class Bars:
 def _lines(title: str, unit: str) -> Advance:
     import time
 
-    # The rate counts from where something is done: what prepares a long file does not come again.
-    first: tuple[float, float] | None = None
-    said = -1
+    began, said = time.monotonic(), -1
 
     def advance(done: float, total: float | None, note: str) -> None:
-        nonlocal said, first
-        if first is None and done:
-            first = time.monotonic(), done
+        nonlocal said
         tenth = int(10 * done / total) if total else 0
         if tenth == said:
             return
         said = tenth
-        spent = 0.0 if first is None else time.monotonic() - first[0]
-        rate = (done - first[1]) / spent if first and spent > 0.01 else 0.0
+        spent = time.monotonic() - began
+        rate = done / spent if spent > 0.01 else 0.0
         left = f", {clock((total - done) / rate)} left" if total and rate else ""
         whole = f"/{total:,.0f}" if total else ""
         speed = f", {rate:,.1f} {unit}/s" if rate else ""

@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.int64]
 
 ALIKE, FRAMES_ALIKE = 0.98, 0.9
 """Clips are near-duplicates when their coarse vectors, and all their frames in order, have cosines of at
-least this: copies, other encodings or sizes of the same pictures (benchmarks/reports/duplicates.md)."""
+least this: copies, other encodings or sizes of the same pictures (benchmarks/duplicates.py)."""
 
 TOUCHING = 0.5
 """Moments of one video with no more seconds between them go on into each other."""
