@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from vidsift.errors import IndexNotFoundError, IndexStateError, ModelMismatchError, SourceError
 from vidsift.index import Index
-from vidsift.index.config import read_config
+from vidsift.index.config import read_config, write_config
 from vidsift.index.lock import WriterLock
 from vidsift.index.store import Store
 from vidsift.ingest import IngestReport, index_paths, remove_paths
@@ -123,6 +124,25 @@ def test_copies_are_all_found_and_encoded_once(place):
     assert [os.path.basename(other.path) for other in hit.alike] == ["b.mp4", "c.mp4"]
     os.remove(place.lib / "a.mp4")
     assert counts(place.sync()) == {"removed": 1, "unchanged": 2}
+
+
+def test_a_run_that_only_removes_needs_no_model(place, caplog):
+    for i in range(4):
+        place.put(f"{i}.mp4", f"v{i} 2")
+    place.sync()
+    config = read_config(str(place.index))
+    assert config.background is not None
+    assert (config.background.clips, config.background.sentences) == (8, 20)
+    for i in range(3):
+        os.remove(place.lib / f"{i}.mp4")
+    # The index's own model, "fake", cannot be loaded by its name.
+    assert counts(index_paths(place.lib, place.index)) == {"removed": 3, "unchanged": 1}
+    assert not caplog.records
+    # An index that an older version wrote says nothing about sureness, and why not.
+    write_config(str(place.index), replace(read_config(str(place.index)), background=None))
+    assert counts(index_paths(place.lib, place.index)) == {"unchanged": 1}
+    assert "how sure" in caplog.text
+    assert Index.open(place.index).search([1.0] * 16).hits[0].confidence is None
 
 
 def test_files_that_swapped_names_are_updated_without_encoding(place):

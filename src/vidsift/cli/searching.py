@@ -15,16 +15,15 @@ from vidsift.cli.output import clock, printable, say, say_json, show_table
 
 if TYPE_CHECKING:
     from vidsift.index import Hit
-    from vidsift.index.confidence import Level
     from vidsift.index.ranking import GroupBy
 
 
 class Sureness(StrEnum):
     """Levels of confidence that can be asked for."""
 
-    strong = "strong"
-    likely = "likely"
-    weak = "weak"
+    STRONG = "strong"
+    LIKELY = "likely"
+    WEAK = "weak"
 
 
 class ChannelName(StrEnum):
@@ -122,7 +121,7 @@ def search(
         )
     relevant = result.relevant
     if level is not None:
-        result = replace(result, hits=_sure_enough(result.hits, level.value))
+        result = replace(result, hits=result.sure_enough(level.value))
     if as_json:
         say_json(result.to_dict() | {"relevant": relevant} | ({} if query is None else {"query": query}))
         return
@@ -148,20 +147,6 @@ def search(
         elif level is not None and relevant is not None:
             none = f"no hit is as sure as {level.value!r}"
         say(f"nothing found: {none}")
-
-
-def _sure_enough(hits: list[Hit], least: Level) -> list[Hit]:
-    """The hits of this level and of those above, and what words found."""
-    from vidsift.errors import QueryError
-    from vidsift.index.confidence import LEVELS
-
-    if any(hit.level is None for hit in hits):
-        raise QueryError(
-            "--level: how sure the answers are is not known; ask with one sentence, of an index that "
-            "`vidsift index` has brought up to date"
-        )
-    enough = LEVELS[: LEVELS.index(least) + 1]
-    return [hit for hit in hits if hit.level in enough or "words" in hit.channels]
 
 
 def _also(hit: Hit) -> str:

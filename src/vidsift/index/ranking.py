@@ -7,19 +7,20 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from vidsift.index.derived import Derived
 from vidsift.index.moments import find_moment, level_of
+from vidsift.index.scan import Rows
 from vidsift.index.types import Channel, Floats, Moment
 from vidsift.video.types import Cue
 
 GroupBy = Literal["video", "moment", "clip"]
-Rows = npt.NDArray[np.int64]
-
 ALIKE, FRAMES_ALIKE = 0.98, 0.9
 """Clips are near-duplicates when their coarse vectors, and all their frames in order, have cosines of at
 least this: copies, other encodings or sizes of the same pictures (benchmarks/duplicates.py)."""
+
+_FEW = 512
+"""Clips that are all compared with each other at once, and whose frames are."""
 
 TOUCHING = 0.5
 """Moments of one video with no more seconds between them go on into each other."""
@@ -111,14 +112,14 @@ def choose(found: ShortList, k: int, group_by: GroupBy, collapse: bool) -> list[
     collapse: whether near-duplicates of a better answer are told with it, instead of being answers.
     """
     order = found.ordered()
-    joined: dict[int, Moment] = {}
+    joined: dict[int, Moment | None] = {}
     if group_by == "video":
         files = found.arrays.file_of[found.rows[order]]
         order = [order[n] for n in np.sort(np.unique(files, return_index=True)[1]).tolist()]
     elif group_by == "moment":
         joined = _join(found, order)
         order = [i for i in order if i in joined]
-    twins = _twins(found, order) if collapse else {}
+    twins = _twins(found, order, k) if collapse else {}
     best = [i for i in order if i not in twins][:k]
     alike: dict[int, list[int]] = {}
     for i, original in twins.items():
@@ -126,19 +127,26 @@ def choose(found: ShortList, k: int, group_by: GroupBy, collapse: bool) -> list[
     return [Answer(i, joined.get(i) or found.moment(i), tuple(alike.get(i, ()))) for i in best]
 
 
-def _twins(found: ShortList, order: list[int]) -> dict[int, int]:
-    """Places that are near-duplicates of a better one, and which."""
+def _twins(found: ShortList, order: list[int], k: int) -> dict[int, int]:
+    """Places that are near-duplicates of one of the k best answers, and of which."""
     coarse = found.coarse()[order]
-    near = np.triu(coarse @ coarse.T >= ALIKE, 1)
     twins: dict[int, int] = {}
-    if not near.any():
+    if len(order) <= _FEW and not np.triu(coarse @ coarse.T >= ALIKE, 1).any():
         return twins
-    frames = found.frames([order[n] for n in np.flatnonzero(near.any(axis=0) | near.any(axis=1)).tolist()])
-    for n in np.flatnonzero(near.any(axis=0)).tolist():
-        for m in np.flatnonzero(near[:, n]).tolist():
-            if order[m] not in twins and _alike(frames[order[m]], frames[order[n]]):
-                twins[order[n]] = order[m]
-                break
+    free = np.ones(len(order), bool)
+    originals = 0
+    for n, original in enumerate(order):
+        if not free[n]:
+            continue
+        originals += 1
+        near = n + 1 + np.flatnonzero((coarse[n + 1 :] @ coarse[n] >= ALIKE) & free[n + 1 :])
+        for some in np.split(near, range(_FEW, len(near), _FEW)):
+            frames = found.frames([original, *(order[m] for m in some.tolist())]) if len(some) else {}
+            alike = [m for m in some.tolist() if _alike(frames[original], frames[order[m]])]
+            twins |= dict.fromkeys((order[m] for m in alike), original)
+            free[alike] = False
+        if originals == k:
+            break
     return twins
 
 
@@ -147,8 +155,9 @@ def _alike(one: Floats, other: Floats) -> bool:
     return len(one) == len(other) and bool((np.einsum("fd,fd->f", one, other) >= FRAMES_ALIKE).all())
 
 
-def _join(found: ShortList, order: list[int]) -> dict[int, Moment]:
-    """Temporal non-maximum suppression: the places that stay, and their moments.
+def _join(found: ShortList, order: list[int]) -> dict[int, Moment | None]:
+    """Temporal non-maximum suppression: the places that stay, and their moments (None: not looked at, being
+    the only clip of their file).
 
     From the best clip on, a moment takes in the next clip of its file, before or behind, while that clip's
     own moment begins where it ends and its frames' best cosine is as high as the moment's own frames have
@@ -157,8 +166,11 @@ def _join(found: ShortList, order: list[int]) -> dict[int, Moment]:
     by_file: dict[int, list[int]] = {}
     for i in order:
         by_file.setdefault(found.file(i), []).append(i)
-    moments: dict[int, Moment] = {}
+    moments: dict[int, Moment | None] = {}
     for places in by_file.values():
+        if len(places) == 1:
+            moments[places[0]] = None
+            continue
         own = {i: found.moment(i) for i in places}
         in_time = sorted(places, key=found.span)
         taken: set[int] = set()

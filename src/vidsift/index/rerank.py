@@ -27,10 +27,10 @@ class RerankWeights:
     temperature: float = 0.1
     candidates: int = 100
     own_score: bool = False
-    slope: float = 1.75
+    slope: float = 1.3
     coarse_slope: float = 0.0
-    offset: float = -2.4
-    least: float = 0.22
+    offset: float = -2.36
+    least: float = 0.2
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -271,7 +271,7 @@ class Index:
         candidates = self.config.search.candidates if candidates is None else candidates
         if k < 1 or candidates < 1:
             raise QueryError(f"k and candidates must be at least 1, got k={k}, candidates={candidates}")
-        if group_by not in ("video", "moment", "clip"):
+        if group_by not in get_args(GroupBy):
             raise QueryError(f"group_by must be 'video', 'moment' or 'clip', got {group_by!r}")
         collapse = group_by != "clip" if collapse is None else collapse
         began = time.perf_counter()

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.index.confidence import Level
+from vidsift.errors import QueryError
+from vidsift.index.confidence import LEVELS, Level
 from vidsift.video.types import Cue
 
 FileStatus = Literal["ok", "partial", "failed"]
@@ -192,6 +193,19 @@ class SearchResult:
             return None
         found = any(hit.level != "none" or "words" in hit.channels for hit in self.hits)
         return found or (None if self.partial else False)
+
+    def sure_enough(self, least: Level) -> list[Hit]:
+        """The hits of a level and of those above; and what words found, which is said however it looks.
+
+        Raises QueryError where levels are not known.
+        """
+        if any(hit.level is None for hit in self.hits):
+            raise QueryError(
+                "level: how sure the answers are is not known; ask with one sentence, of an index that "
+                "`vidsift index` has brought up to date"
+            )
+        enough = LEVELS[: LEVELS.index(least) + 1]
+        return [hit for hit in self.hits if hit.level in enough or "words" in hit.channels]
 
     def to_dict(self) -> dict[str, Any]:
         """The result in the shape of `search --json`; it has `partial` only where something is missing."""

@@ -52,6 +52,11 @@ class ChosenModel:
             self._expected.check(self._name or self._model.name, self._fingerprint, self._folder)
         return self._model
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is at hand already."""
+        return self._model is not None
+
     def spec(self) -> ModelSpec:
         """What a new index remembers; the name is one that `load_model` takes wherever that is known.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from vidsift.errors import (
     IndexNotFoundError,
     IndexStateError,
+    ModelNotFoundError,
     SourceError,
 )
 from vidsift.index.config import IndexConfig, read_config, write_config
@@ -38,6 +40,8 @@ from vidsift.video.address import absolute, is_address
 
 if TYPE_CHECKING:
     from vidsift.models import RetrievalModel
+
+log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 2.0
 """Finished files wait at most about this long for their commit (longer, by half a percent of the run's
@@ -351,10 +355,16 @@ class _Run:
         self._spent["commit"] += self._committed_at - began
 
     def _measure_background(self) -> None:
-        """Let searches know how sure a hit is, where what they know is of a library of another size."""
+        """Let searches know how sure a hit is, where what they know is of a library of another size; a run
+        that needed no model does not wait for it to say that better, only to say it at all."""
         clips, known = self.store.count_clips(), self.config.background
-        if clips and (known is None or not known.serves(clips)):
-            found = Index.open(self.folder).measure_background(self.chosen.load())
+        if clips and (known is None or (self.chosen.is_loaded and not known.serves(clips))):
+            try:
+                model = self.chosen.load()
+            except ModelNotFoundError as error:
+                log.warning("%s: hits will not say how sure they are: %s", self.folder, error)
+                return
+            found = Index.open(self.folder).measure_background(model)
             if found is not None:
                 self.config = replace(read_config(self.folder), background=found)
                 write_config(self.folder, self.config)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +20,7 @@ from vidsift.ingest.plan import Work
 from vidsift.ingest.ray_stages import Encoder, Job, Trouble, Unseen, read_group, unpack
 from vidsift.ingest.reading import Done, Failed
 from vidsift.ingest.results import Lost, Results
-
-INSTALL = "pip install 'vidsift[ray]'"
+from vidsift.ray_session import INSTALL, connect
 
 GROUP_FILES, GROUP_BYTES = 16, 64 << 20
 """A reading task takes so many files, or so many bytes of them: starting a task costs some milliseconds."""
@@ -235,55 +232,17 @@ def _connected(address: str | None) -> Iterator[bool]:
     """A connection to Ray; yields whether it is to a Ray of our own, which ends with the block."""
     import ray
 
-    if ray.is_initialized():
-        yield False
-        return
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    cores = usable_cores()
+    connection = connect(address, cores, 4 * WAITING_BYTES * cores)
     try:
-        with warnings.catch_warnings(), _hushed():
-            # LanceDB warns of any fork; what Ray forks here becomes another program at once.
-            warnings.simplefilter("ignore")
-            if address is None:
-                ray.init(
-                    "local",
-                    num_cpus=usable_cores(),
-                    object_store_memory=max(256 << 20, 4 * WAITING_BYTES * usable_cores()),
-                    include_dashboard=False,
-                    _node_ip_address="127.0.0.1",
-                    **quiet,
-                )
-            else:
-                ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        named = f"the Ray cluster {address!r} cannot be joined" if address else "Ray cannot be started"
-        raise EngineError(f"{named}: {str(error).strip()}") from error
-    try:
-        yield address is None
+        yield connection == "started"
     finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep back what is written to stderr past Python; say it when the block fails."""
-    sys.stderr.flush()
-    usual = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(usual, kept.read())
-            raise
-        finally:
-            os.dup2(usual, 2)
-            os.close(usual)
+        if connection != "was there":
+            ray.shutdown()
 
 
 def _import_ray() -> Any:
-    """Ray, kept from talking: what matters is in our report, the rest in the log files of its session."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    """Ray with Ray Data, kept from talking (`vidsift.ray_session`)."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it calls Ray Data's own actors an error
     import ray
     import ray.data

@@ -32,8 +32,9 @@ class SearchWeights:
 
     temperature: of the gate.  candidates: length of the short list that is enough.
     own_score: rank by the method's own similarity instead, where the model is at hand.
-    slope, coarse_slope, offset, least: how a score becomes a confidence (`vidsift.index.confidence`); the
-    defaults were fitted to the bundled default model.
+    slope, coarse_slope, offset, least: how a score becomes a confidence (`vidsift.index.confidence`), fitted
+    by training. The defaults, for models that were not trained here, are the bundled vidsift-tiny's, rounded,
+    without the coarse score.
     """
 
     coarse_weight: float = 0.5
@@ -41,10 +42,10 @@ class SearchWeights:
     temperature: float = 0.1
     candidates: int = 100
     own_score: bool = False
-    slope: float = 1.75
+    slope: float = 1.3
     coarse_slope: float = 0.0
-    offset: float = -2.4
-    least: float = 0.22
+    offset: float = -2.36
+    least: float = 0.2
 
 
 class RetrievalModel(nn.Module):

@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from vidsift.errors import QueryError
 from vidsift.index import SearchResult
-from vidsift.index.confidence import LEVELS, Level
+from vidsift.index.confidence import Level
 from vidsift.index.fusion import named_channels
 from vidsift.index.ranking import GroupBy
 from vidsift.index.types import file_key
@@ -44,20 +44,10 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
         result: SearchResult, threshold: float | None = None, least: Level | None = None
     ) -> schema.SearchAnswer:
         measures.search(result.took_ms, result.partial is not None)
-        # What is said is said, however it looks.
-        good = [
-            hit
-            for hit in result.hits
-            if threshold is None or hit.score >= threshold or "words" in hit.channels
-        ]
-        if least is not None:
-            if any(hit.level is None for hit in good):
-                raise QueryError(
-                    "level: how sure the answers are is not known; ask with one sentence, of an index that "
-                    "`vidsift index` has brought up to date"
-                )
-            enough = LEVELS[: LEVELS.index(least) + 1]
-            good = [hit for hit in good if hit.level in enough or "words" in hit.channels]
+        good = result.hits if least is None else result.sure_enough(least)
+        if threshold is not None:
+            # What is said is said, however it looks.
+            good = [hit for hit in good if hit.score >= threshold or "words" in hit.channels]
         missing = result.partial
         return schema.SearchAnswer(
             query=result.query,

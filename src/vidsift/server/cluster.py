@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -23,6 +22,7 @@ from vidsift.index.config import read_config
 from vidsift.index.lock import being_written
 from vidsift.index.sharded import Question, newest_snapshot, shared_folder, snapshot_in
 from vidsift.index.versions import table_version
+from vidsift.ray_session import INSTALL, connect
 from vidsift.server.shard import Report, ShardServer, build_arrays
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ ABSENT = 10.0
 START, TELL = 600.0, 30.0
 """Seconds that shards may take to load, and after which it is told what they wait for."""
 
-INSTALL = "pip install 'vidsift[ray]'"
 _MANY = 64
 
 
@@ -44,7 +43,7 @@ class RayShards:
     """The shards of an index on the Ray cluster at `address`, or on a Ray of this process' own; see
     `vidsift.index.sharded.Shards`. A context manager: at its end the application is taken down.
 
-    Raises ServiceError without Ray or the cluster, or when the shards do not start.
+    Raises ServiceError without Ray or when the shards do not start, EngineError without the cluster.
     """
 
     def __init__(
@@ -71,7 +70,10 @@ class RayShards:
         # One for the index and one for every shard, so that none waits for another that does not answer.
         watched = [self._follow, *(partial(self._look, number) for number in range(count))]
         self._watchers = [threading.Thread(target=self._watch, args=(one,), daemon=True) for one in watched]
-        self._owned = _connect(address, count)
+        for name in ("ray", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        # Each shard reserves a core, whether there are as many or not.
+        self._owned = connect(address, count + 1) == "started"
         try:
             self._snapshot = self._wanted = self._first_snapshot()
             self._handles = self._deploy()
@@ -258,36 +260,3 @@ def _said(error: Exception) -> str:
     """An error of Ray in one line; of a shard's own, the last one of its trace."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[-1] if 'Traceback' in str(error) else lines[0]:.300}"
-
-
-def _connect(address: str | None, count: int) -> bool:
-    """Connect to Ray; whether it is one of this process' own."""
-    import ray
-
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    try:
-        if address is not None:
-            ray.init(address, **quiet)
-            return False
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        with warnings.catch_warnings():
-            # What Ray starts are programs of their own: nothing of LanceDB goes on in them.
-            warnings.filterwarnings("ignore", "lancedb fork", RuntimeWarning)
-            ray.init(
-                "local",
-                # Each shard reserves one, whether there are as many or not.
-                num_cpus=count + 1,
-                object_store_memory=256 << 20,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ServiceError(
-            f"no Ray cluster at {address!r}: {error}" if address else f"Ray: {error}"
-        ) from error
-    return True

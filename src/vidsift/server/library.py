@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vidsift.errors import IndexStateError, QueryError, ShardsError
 from vidsift.index import Filter, Index, SearchResult, parse_query
@@ -28,9 +27,8 @@ from vidsift.video.still import decode_image
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
     from vidsift.index.ranking import GroupBy
+    from vidsift.index.scan import Rows
     from vidsift.models import RetrievalModel
-
-Rows = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 

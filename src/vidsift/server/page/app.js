@@ -227,7 +227,12 @@ function draw(hits) {
     }
     card.setAttribute("aria-label", hit.score === null
       ? `${hit.name}, ${moment}`
-      : `${hit.name}, moment ${moment}, ${!bySight ? "" : hit.level ? sure : `score ${sure}`}${alike ? `, ${alike}` : ""}${hit.cue ? `, found by ${foundBy(hit)}: ${hit.cue.text}` : ""}. Play from there`);
+      : [
+        `${hit.name}, moment ${moment}`,
+        bySight && (hit.level ? sure : `score ${sure}`),
+        alike,
+        hit.cue && `found by ${foundBy(hit)}: ${hit.cue.text}`,
+      ].filter(Boolean).join(", ") + ". Play from there");
     const meter = card.querySelector(".meter");
     meter.hidden = hit.score === null || !bySight;
     meter.firstElementChild.style.setProperty("width", `${100 * (hit.level ? Math.max(0.04, hit.confidence) : high > low ? 0.12 + 0.88 * (hit.score - low) / (high - low) : 1)}%`);
