@@ -105,7 +105,10 @@ def test_two_machines_train_as_one_process_and_go_on_after_one_died(make_recipe:
     for key in ("loss", "gradient"):
         assert logged(run, key) == pytest.approx(logged(tmp_path / "alone", key), rel=1e-3, abs=1e-6)
     assert logged(run, "validation") == logged(tmp_path / "alone", "validation")
-    assert json.loads((first.folder / "said").read_text())["validation"] == alone
+    said = json.loads((first.folder / "said").read_text())["validation"]
+    # Fitted to scores, which differ in their last bits as losses do; all else counts ranks.
+    assert said.pop("confidence") == pytest.approx(alone.pop("confidence"), rel=1e-3)
+    assert said == alone
     # Each has made its cache, one writes the run.
     assert (run / MODEL).is_dir()
     assert (second.folder / "said").read_text() == ""
