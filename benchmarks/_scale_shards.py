@@ -82,14 +82,24 @@ class Shards:
             pipe.send(None)
             process.join()
 
-    def alone(self, shard: int, queries: Queries, kind: str, picked: int | None = None) -> dict[str, Any]:
+    def alone(
+        self,
+        shard: int,
+        queries: Queries,
+        kind: str,
+        picked: int | None = None,
+        pauses: Sequence[float] | None = None,
+    ) -> dict[str, Any]:
         """What queries take that one shard answers while nothing else runs, each [Q] seconds.
 
-        `scan` and `rerank` are of a core, `whole` is what whoever asks waits.
+        `scan` and `rerank` are of a core, `whole` is what whoever asks waits.  pauses: seconds to wait before
+        every query; by default one follows the other.
         """
         pipe = self.pipes[shard]
         found = np.empty((len(queries), 3))
         for number, query in enumerate(queries):
+            if pauses is not None:
+                time.sleep(pauses[number])
             began = time.perf_counter()
             pipe.send((number, query, kind, picked))
             _, scan, rerank = pipe.recv()

@@ -41,7 +41,7 @@ cores, beside draws that share {CORES} cores.""",
         _fans(found["fans"]),
         """
 Queries that come at random, whether or not those before them are answered; simulated from single
-answers with the same arrivals. Hedged: asked of the other replica when no answer has come by the
+answers after pauses as random (a core that has rested is slower) with the same arrivals. Hedged: asked of the other replica when no answer has come by the
 p95. Sent: requests for each query and shard.""",
         _queues(found["queues"]),
         "## The slowest of many shards",
@@ -87,15 +87,8 @@ def _laws(laws: Laws) -> str:
     e, c, r, b = (law.coefficients for law in (scans.exact, scans.coded, laws.rerank, laws.build))
     named = {"codes": "codes", "vectors": "int8 vectors", "frames": "int8 frames"}
     lines = [
-        f"exact scan, ms: {e[0]:.3f} + {1e6 * e[2]:.1f} ns a clip",
-        f"coded scan, ms: {c[0]:.3f} + {1e6 * c[1]:.2f} ns a clip + {1e3 * c[3]:.3f} µs for each picked one",
-    ]
-    if scans.cached:
-        lines.append(
-            f"up to about {scans.cached:,.0f} clips, whose vectors the processor's cache holds: "
-            f"{1e6 * e[1]:.1f} ns a clip, {1e3 * c[2]:.3f} µs for each picked one"
-        )
-    lines += [
+        f"exact scan, ms: {e[0]:.3f} + {1e6 * e[1]:.1f} ns a clip",
+        f"coded scan, ms: {c[0]:.3f} + {1e6 * c[1]:.2f} ns a clip + {1e3 * c[2]:.3f} µs for each picked one",
         f"rerank of 100, ms: {r[0]:.3f} + {r[1]:.4f} ln(clips)",
         f"making the arrays, s of a core: {b[0]:.1f} + {1e6 * b[1]:.1f} µs a clip",
     ]

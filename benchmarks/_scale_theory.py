@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +59,8 @@ def linear(clips: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Scans:
-    """Milliseconds of both scans.  exact: of clips.  coded: of clips, and of clips that the codes pick.
+    """Milliseconds of both scans.  exact: of clips.  coded: of clips, and of clips that the codes pick."""
 
-    cached: clips whose vectors the processor's own cache holds; beyond, a vector costs more.
-    """
-
-    cached: float
     exact: Law
     coded: Law
 
@@ -76,31 +72,10 @@ class Scans:
         picks: Sequence[tuple[int, int]],
         coded: Sequence[float],
     ) -> Scans:
-        """The laws that fit best, `cached` lying between two of the measured sizes, or below all."""
-        sizes = sorted(clips)
-        tried = [0.0, *(float(np.sqrt(a * b)) for a, b in pairwise(sizes))]
-        found = [cls._split(at, clips, exact, picks, coded) for at in tried]
-        return min(found, key=lambda one: one.exact.error + one.coded.error)
-
-    @classmethod
-    def _split(
-        cls,
-        at: float,
-        clips: Sequence[int],
-        exact: Sequence[float],
-        picks: Sequence[tuple[int, int]],
-        coded: Sequence[float],
-    ) -> Scans:
-        def scored(n: float) -> Sequence[float]:
-            return 1.0, n * (n <= at), n * (n > at)
-
-        def picked(n: float, p: float) -> Sequence[float]:
-            return 1.0, n, p * (n <= at), p * (n > at)
-
+        """The laws that fit best."""
         return cls(
-            at,
-            Law.through(scored, [(n,) for n in clips], exact),
-            Law.through(picked, picks, coded),
+            Law.through(linear, [(n,) for n in clips], exact),
+            Law.through(lambda n, p: (1.0, n, p), picks, coded),
         )
 
 

@@ -125,9 +125,13 @@ def _three(seconds: Floats) -> list[float]:
     return [round(1e3 * p, 2) for p in percentiles(seconds)]
 
 
-def queues(shards: Shards, asked: Any, services: Floats, seconds: float, kind: str) -> list[dict[str, Any]]:
+def queues(shards: Shards, asked: Any, seconds: float, kind: str) -> list[dict[str, Any]]:
     """One shard, two shards, and two replicas of one with and without hedging, under random arrivals:
     measured and simulated with the same arrivals."""
+    # A core that has rested answers more slowly than one that never does: pauses as random as arrivals are.
+    usual_s = float(shards.alone(0, asked[:50], kind)["whole"].mean())
+    rests = np.random.default_rng(SEED).exponential(usual_s, len(asked)).tolist()
+    services = shards.alone(0, asked, kind, pauses=rests)["whole"]
     rows = []
     for name, groups, load, hedged in (
         ("one shard", [[0]], 0.5, False),
@@ -240,7 +244,7 @@ def main() -> None:
             for kind in KINDS:
                 rows, services[kind] = fans(shards, queries, kind)
                 found["fans"] += rows
-            found["queues"] = queues(shards, queries, services["coded"], asked.seconds, "coded")
+            found["queues"] = queues(shards, queries, asked.seconds, "coded")
     laws = fit_laws(measured[True], about)
     found["sizes"] = [
         one for fitted, rows in measured.items() for row in rows for one in compare(laws, row, fitted)
