@@ -58,7 +58,7 @@ def small_files(folder: Path, count: int) -> None:
 
 def put_copies(content: bytes, folder: Path, count: int) -> None:
     """A folder of files that are one video, each with a fingerprint of its own."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in range(count):
         # A box that readers pass over; the fingerprint does not.
         (folder / f"{number}.mp4").write_bytes(content + b"\x00\x00\x00\x10free%08d" % number)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from vidsift.index.derived import Derived
 from vidsift.index.moments import find_moment, level_of
@@ -81,24 +82,21 @@ class ShortList:
         found: Floats = _unit(self.arrays.scan.vectors(self.rows))
         return found
 
-    def frames(self, places: list[int]) -> dict[int, Floats]:
-        """Unit vectors of the real frames of some clips, by place, each [F, D]."""
-        found = zip(places, self.arrays.frames_of(self.rows[places]), strict=True)
-        return {i: _unit(frames[: self._count(i)].astype(np.float32)) for i, frames in found}
+    def frames(self, places: Rows) -> Floats:
+        """Unit vectors of the frames of some clips, [K, F, D]."""
+        return _unit(self.arrays.frames_of(self.rows[places]).astype(np.float32))
 
     def ordered(self) -> list[int]:
         """Places, best first; equal scores in the order of path and time."""
         order = np.argsort(-self.scores, kind="stable")
         falling = -self.scores[order]
-        places: list[int] = order.tolist()
-        for begin in np.flatnonzero(falling[1:] == falling[:-1]).tolist():
-            end = int(np.searchsorted(falling, falling[begin], "right"))
-            if begin == 0 or falling[begin - 1] != falling[begin]:
-                places[begin:end] = sorted(places[begin:end], key=self._place)
-        return places
-
-    def _place(self, i: int) -> tuple[bytes, float]:
-        return self.arrays.paths[self.file(i)], self.span(i)[0]
+        if (falling[1:] == falling[:-1]).any():
+            files, of = np.unique(self.arrays.file_of[self.rows], return_inverse=True)
+            by_path = sorted(range(len(files)), key=lambda n: self.arrays.paths[int(files[n])])
+            place = np.empty(len(files), np.int64)
+            place[by_path] = np.arange(len(files))
+            order = np.lexsort((self.arrays.spans[self.rows, 0], place[of], -self.scores))
+        return [int(i) for i in order]
 
     def _count(self, i: int) -> int:
         return int(self.arrays.counts[int(self.rows[i])])
@@ -129,7 +127,8 @@ def choose(found: ShortList, k: int, group_by: GroupBy, collapse: bool) -> list[
 
 def _twins(found: ShortList, order: list[int], k: int) -> dict[int, int]:
     """Places that are near-duplicates of one of the k best answers, and of which."""
-    coarse = found.coarse()[order]
+    places = np.array(order, np.int64)
+    coarse = found.coarse()[places]
     twins: dict[int, int] = {}
     if len(order) <= _FEW and not np.triu(coarse @ coarse.T >= ALIKE, 1).any():
         return twins
@@ -141,18 +140,22 @@ def _twins(found: ShortList, order: list[int], k: int) -> dict[int, int]:
         originals += 1
         near = n + 1 + np.flatnonzero((coarse[n + 1 :] @ coarse[n] >= ALIKE) & free[n + 1 :])
         for some in np.split(near, range(_FEW, len(near), _FEW)):
-            frames = found.frames([original, *(order[m] for m in some.tolist())]) if len(some) else {}
-            alike = [m for m in some.tolist() if _alike(frames[original], frames[order[m]])]
-            twins |= dict.fromkeys((order[m] for m in alike), original)
+            alike = some[_alike(found, original, places[some])] if len(some) else some
+            twins |= dict.fromkeys(places[alike].tolist(), original)
             free[alike] = False
         if originals == k:
             break
     return twins
 
 
-def _alike(one: Floats, other: Floats) -> bool:
-    """Whether two clips have the same frames in the same order."""
-    return len(one) == len(other) and bool((np.einsum("fd,fd->f", one, other) >= FRAMES_ALIKE).all())
+def _alike(found: ShortList, original: int, others: Rows) -> npt.NDArray[np.bool_]:
+    """Which clips have the same frames in the same order as one of them, [K]."""
+    frames = found.frames(np.append(others, original))
+    counts = found.arrays.counts[found.rows[others]]
+    count = int(found.arrays.counts[found.rows[original]])
+    cosines = np.einsum("kfd,fd->kf", frames[:-1, :count], frames[-1, :count])
+    alike: npt.NDArray[np.bool_] = (counts == count) & (cosines >= FRAMES_ALIKE).all(1)
+    return alike
 
 
 def _join(found: ShortList, order: list[int]) -> dict[int, Moment | None]:
