@@ -41,8 +41,8 @@ cores, beside draws that share {CORES} cores.""",
         _fans(found["fans"]),
         """
 Queries that come at random, whether or not those before them are answered; simulated from single
-answers after pauses as random (a core that has rested is slower) with the same arrivals. Hedged: asked of the other replica when no answer has come by the
-p95. Sent: requests for each query and shard.""",
+answers after pauses as random (a core that has rested is slower) with the same arrivals. Hedged: asked
+of the other replica when no answer has come by the p95. Sent: requests for each query and shard.""",
         _queues(found["queues"]),
         "## The slowest of many shards",
         f"""
