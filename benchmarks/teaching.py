@@ -269,8 +269,13 @@ def run_all(bench: Bench, rows: Iterable[Row], seeds: Iterable[int], jobs: int) 
     context = multiprocessing.get_context("spawn")
     for tasks in (plain, distil, taught):
         with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = [pool.submit(work_on, bench, task) for task in tasks]
+            futures = {pool.submit(work_on, bench, task): task for task in tasks}
             for done, future in enumerate(as_completed(futures), 1):
+                if error := future.exception():
+                    say(f"[{done}/{len(tasks)}] {futures[future]}: {error!r}")
+                    for waiting in futures:
+                        waiting.cancel()
+                    raise error
                 say(f"[{done}/{len(tasks)}] {future.result()}")
 
 
