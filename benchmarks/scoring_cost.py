@@ -509,8 +509,11 @@ def plot(bench: Bench) -> None:
                 mark(label, work, size / 1e3)
     for (after, x, y), labels in groups.items():
         # An official cost that equals ours would be written over it.
-        close = any(not k[0] and k[1] == x and 0.6 < k[2] / y < 1.6 for k in groups)
-        shift = (10, -15 if after and close else 7 if "anew" in after else -3)
+        near = [k[2] for k in groups if not k[0] and k[1] == x and 0.5 < k[2] / y < 2]
+        shift = (
+            10,
+            -3 if not after or not (near or "anew" in after) else 3 if min(near, default=0) < y else -12,
+        )
         axes.annotate(
             ", ".join(labels) + after,
             (x, y),
