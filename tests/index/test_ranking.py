@@ -16,10 +16,10 @@ from vidsift.index import Index
 from vidsift.index.types import ClipRecord, quantise
 
 
-def made(kit, seed: int, frames: np.ndarray, start: float) -> ClipRecord:
-    """A clip of the given unit frames, one a second."""
-    times = start + np.arange(len(frames)) + 0.5
-    vectors = quantise(kit.unit(frames.mean(0)), frames, np.ones(len(frames), bool), times)
+def made(kit, seed: int, frames: np.ndarray, start: float, real: int | None = None) -> ClipRecord:
+    """A clip of the given unit frames, one a second, of which only so many are real."""
+    times, mask = start + np.arange(len(frames)) + 0.5, np.arange(len(frames)) < (real or len(frames))
+    vectors = quantise(kit.unit(frames[mask].mean(0)), frames, mask, times)
     return replace(kit.clip(seed), start=start, end=start + len(frames), vectors=vectors)
 
 
@@ -62,14 +62,30 @@ def test_near_duplicates_are_told_with_the_better_one(opened, kit):
     assert len(index.search(original.mean(0), k=10, group_by="clip", collapse=True).hits) == 3
 
 
-def test_places_of_duplicates_are_filled_from_further_down(opened, kit):
+@pytest.mark.parametrize("copies", [30, 1200], ids=["few", "more than are compared at once"])
+def test_places_of_duplicates_are_filled_from_further_down(opened, kit, copies: int):
     wanted = random_frames(kit, 0)
-    files = {f"/lib/copy{n:02}.mp4": [made(kit, n, wanted, 0.0)] for n in range(30)}
-    files |= {f"/lib/other{n}.mp4": [made(kit, 100 + n, random_frames(kit, 50 + n), 0.0)] for n in range(6)}
+    files = {f"/lib/copy{n:04}.mp4": [made(kit, n, wanted, 0.0)] for n in range(copies)}
+    files |= {f"/lib/other{n}.mp4": [made(kit, 2000 + n, random_frames(kit, 50 + n), 0.0)] for n in range(6)}
     hits = opened(files).search(wanted.mean(0), k=5, candidates=5).hits
-    assert hits[0].path == "/lib/copy00.mp4"
+    assert hits[0].path == "/lib/copy0000.mp4"
     assert len(hits) == 5
-    assert len(hits[0].alike) == 29
+    assert len(hits[0].alike) == copies - 1
+
+
+def test_a_clip_that_begins_like_another_is_no_duplicate(opened, kit):
+    frames = random_frames(kit, 0)
+    frames[2:] = frames[1]  # so that the coarse vectors are much alike
+    index = opened(
+        {
+            "/lib/a.mp4": [made(kit, 1, frames, 0.0, kit.frames - 1)],
+            "/lib/b.mp4": [made(kit, 2, frames, 0.0)],
+            "/lib/c.mp4": [made(kit, 3, frames, 0.0, kit.frames - 1)],
+        }
+    )
+    hits = index.search(frames[:-1].mean(0), k=10).hits
+    found = {frozenset((hit.path, *(place.path for place in hit.alike))) for hit in hits}
+    assert found == {frozenset({"/lib/a.mp4", "/lib/c.mp4"}), frozenset({"/lib/b.mp4"})}
 
 
 def test_a_moment_goes_on_in_the_next_clip_while_it_stays_as_relevant(opened, kit):

@@ -65,6 +65,16 @@ def test_a_search_that_asks_for_much_or_for_some_is_exact(scan: Scan) -> None:
     np.testing.assert_allclose(scores, np.sort(scan.vectors(allowed) @ query)[::-1][:10], atol=1e-3)
 
 
+@pytest.mark.parametrize("count", [1, 100, 3000])
+def test_some_rows_are_scored_as_among_all_however_many_they_are(scan: Scan, count: int) -> None:
+    query, some = clustered(1, 4)[0], np.arange(3, CLIPS, 4)
+    scores, rows = scan.scored(query, some, count)
+    true_scores, true_rows = scan.best(query, count, some)
+    np.testing.assert_array_equal(rows, true_rows)
+    np.testing.assert_array_equal(scores, true_scores)
+    assert [len(part) for part in scan.scored(query, some[:0], count)] == [0, 0]
+
+
 def test_int8_keeps_half_and_finds_nearly_the_same(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "INT8_FROM", CLIPS)
     exact = Exact(WIDTH, CLIPS)
