@@ -48,6 +48,7 @@ ROWS = (
     Row("seqtransf", "seqtransf"),
     Row("afa", "teachclip", (_ALONE, "teachers=null")),
     Row("afa, weight .2", "teachclip", ("objective={contrastive: {similarity: 0.2}}", "teachers=null")),
+    Row("afa, twice the steps", "teachclip", (_ALONE, "teachers=null", "steps=600")),
     Row("xclip", "xclip", group="teacher"),
     Row("xpool", "xpool", group="teacher"),
     Row("ts2net", "ts2net", group="teacher"),
