@@ -144,6 +144,8 @@ def kinds_table(results: Results) -> list[str]:
     return lines
 
 
+# Rows of the pictures: one of a kind.
+DRAWN = ("meanp", "seqtransf", "afa", "taught by two", "ts2net", "xpool", "xclip", "eercf", "vidsift")
 STAGED = ("xclip", "ts2net", "xpool", "eercf", "eercf, no constraint", "vidsift, taught", "vidsift")
 
 
@@ -281,10 +283,6 @@ _COLOURS = {
 }
 
 
-def _shown(row: Row) -> bool:
-    return row.group != "vidsift" or row.name in ("vidsift", "vidsift, taught")
-
-
 def plots(results: Results) -> None:
     """Draw R@1 against cost per query, R@1 against k, and validation R@1 by step."""
     import matplotlib
@@ -294,12 +292,14 @@ def plots(results: Results) -> None:
 
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(18, 5.6), dpi=110)
     for row in ROWS:
-        if row.name not in results or not _shown(row) or (row.group == "taught" and "two" not in row.name):
+        if row.name not in results or row.name not in DRAWN:
             continue
         r1, colour = of(results, row.name, R1), _COLOURS[row.group]
         ms = of(results, row.name, "cost.exhaustive_ms").mean
         left.errorbar(ms, r1.mean, yerr=_finite(r1.half), fmt="o", color=colour, capsize=3)
-        left.annotate(row.name, (ms, r1.mean), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        below = row.name in ("taught by two", "eercf")
+        shift = (6, -10 if below else 4)
+        left.annotate(row.name, (ms, r1.mean), xytext=shift, textcoords="offset points", fontsize=8)
         if row.group in ("two stages", "vidsift"):
             staged = of(results, row.name, "test.k50.r1")
             ms = of(results, row.name, "cost.two_stage_ms").mean
@@ -326,16 +326,19 @@ def plots(results: Results) -> None:
     middle.set_title("Two stages")
     middle.legend(frameon=False, fontsize=8)
 
+    ends: dict[str, tuple[float, float]] = {}
     for row in ROWS:
-        if row.name not in results or not _shown(row) or (row.group == "taught" and "two" not in row.name):
+        if row.name not in results or row.name not in DRAWN:
             continue
         curves = [result["curve"] for result in results[row.name].values()]
         steps = [point["step"] for point in curves[0]]
         values = [mean(curve[i]["r1"] for curve in curves) for i in range(len(steps))]
         right.plot(steps, values, color=_COLOURS[row.group], alpha=0.8)
-        right.annotate(
-            row.name, (steps[-1], values[-1]), xytext=(4, -3), textcoords="offset points", fontsize=7
-        )
+        ends[row.name] = (steps[-1], values[-1])
+    last = float("-inf")
+    for name, (step, value) in sorted(ends.items(), key=lambda end: end[1][1]):
+        last = max(value, last + 0.6)  # names of curves that end together stand above each other
+        right.annotate(name, (step, last), xytext=(4, -3), textcoords="offset points", fontsize=7)
     right.set(xlabel="step", ylabel="R@1, validation (%)")
     right.set_title("Training")
     for axes in (left, middle, right):
