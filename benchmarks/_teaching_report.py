@@ -8,7 +8,7 @@ from statistics import mean
 
 from _estimate import Estimate, Results, difference, of, pick
 from _report import REPORTS, write
-from teaching import CANDIDATES, ROWS, Bench, Row
+from teaching import CANDIDATES, ROWS, Bench
 
 
 def collect(bench: Bench, seeds: Iterable[int]) -> Results:
