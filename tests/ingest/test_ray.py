@@ -109,7 +109,7 @@ def add_machine(cluster: Any, first: Path, name: str, code: str) -> None:
     cluster.add_node(num_cpus=1, env_vars=environment, object_store_memory=100 << 20)
 
 
-def table_of(index: Path, below: Path) -> pa.Table:
+def table_of(index: Path | str, below: Path) -> pa.Table:
     opened = Index.open(index)
     files = [path for path in opened.files() if path.startswith(f"{below}/")]
     return opened._store().rows(files).sort_by([("path", "ascending"), ("clip", "ascending")])
@@ -180,6 +180,60 @@ def test_what_dies_on_the_way_changes_no_clip(tmp_path, cluster, monkeypatch):
         EngineError, match=r"has vidsift 9\.9, the indexer vidsift .* the same on all machines"
     ):
         index_paths(deadly, tmp_path / "ray", engine="ray", address=cluster.address)
+
+
+WRITER = """
+import sys
+from vidsift.ingest import pipeline
+from vidsift.video import SegmentConfig
+pipeline.COMMIT_SECONDS = 0.0
+library, index, address = sys.argv[1:]
+cut = SegmentConfig("windows", 0.5, 2.0)
+pipeline.index_paths(library, index, "vidsift-tiny", segmentation=cut, engine="ray", address=address)
+"""
+
+
+def test_an_index_in_object_storage_survives_its_writer_and_a_worker(tmp_path, cluster, storage):
+    torch.set_num_threads(1)
+    library, index = fill(tmp_path / "library", 60, 6), f"{storage.new_bucket()}/index"
+    local = index_paths(library, tmp_path / "local", "vidsift-tiny", workers=2, segmentation=SHORT)
+    command = [sys.executable, "-c", WRITER, library, index, cluster.address]
+    writer = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    commits = 0
+
+    def die(method: str, path: str) -> int | None:
+        nonlocal commits
+        if method != "PUT" or "clips.lance/_versions/" not in path:
+            return None
+        commits += 1
+        if commits < 4:  # the empty table, and two times some files
+            return None
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        return 503
+
+    storage.hook = die
+    assert writer.wait(300) == -signal.SIGKILL, "killed when the data had arrived, before the commit"
+    storage.hook = None
+    one, other = table_of(tmp_path / "local", library), table_of(index, library)
+    kept = set(other["path"].to_pylist())
+    assert 0 < len(kept) < 61
+    assert other.equals(one.filter(pa.array([path in kept for path in one["path"].to_pylist()])))
+
+    killed: list[str] = []
+
+    def kill(progress: Progress) -> None:
+        # While clips are on their way: a worker that encodes, once.
+        if progress.clips and not killed:
+            for title, process in workers_of(cluster.address).items():
+                if "Encoder" in title and not killed:
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(title)
+
+    report = index_paths(library, index, engine="ray", address=cluster.address, progress=kill)
+    assert len(killed) == 1
+    assert (report.unchanged + report.added, report.clips) == (local.added, local.clips)
+    assert one.equals(table_of(index, library))
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
