@@ -29,8 +29,8 @@ _SAMPLE = 65_536
 # The greatest whole number that int8 takes both ways, and how much larger than the greatest component seen it
 # has to allow for.
 _WIDEST, _ROOM = 127, 1.1
-# Picked vectors that are copied together: the allocator keeps so much memory for the next ones, and asks the
-# kernel for more of it, page by page, at every query.
+# Picked vectors that are copied together: so much memory the allocator keeps for the next ones; more
+# the kernel hands out anew, page by page, at every query.
 _TAKEN = 2_048
 # Dimensions that share one code of 4 bits, and rows whose codes lie interleaved.
 _PER_CODE, BLOCK = 4, 32
