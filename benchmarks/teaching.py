@@ -267,17 +267,24 @@ def run_all(bench: Bench, rows: Iterable[Row], seeds: Iterable[int], jobs: int) 
     distil = sorted({Task(n, t.seed, True) for t in taught for n in by_name(t.row).teachers}, key=str)
     untrained = [Task(t.row, t.seed) for t in distil if bench.lacks(t.row, t.seed)]
     plain = untrained + [t for t in missing if t not in taught and t not in untrained]
-    context = multiprocessing.get_context("spawn")
+    if not (bench.work / "features").is_dir():
+        run_some(bench, plain[:1], 1)  # makes what the towers say, which all others read
+        plain = plain[1:]
     for tasks in (plain, distil, taught):
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = {pool.submit(work_on, bench, task): task for task in tasks}
-            for done, future in enumerate(as_completed(futures), 1):
-                if error := future.exception():
-                    say(f"[{done}/{len(tasks)}] {futures[future]}: {error!r}")
-                    for waiting in futures:
-                        waiting.cancel()
-                    raise error
-                say(f"[{done}/{len(tasks)}] {future.result()}")
+        run_some(bench, tasks, jobs)
+
+
+def run_some(bench: Bench, tasks: list[Task], jobs: int) -> None:
+    """Do tasks that do not wait for each other, so many at once; the first that fails ends it."""
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(work_on, bench, task): task for task in tasks}
+        for done, future in enumerate(as_completed(futures), 1):
+            if error := future.exception():
+                say(f"[{done}/{len(tasks)}] {futures[future]}: {error!r}")
+                for waiting in futures:
+                    waiting.cancel()
+                raise error
+            say(f"[{done}/{len(tasks)}] {future.result()}")
 
 
 def say(text: str) -> None:
