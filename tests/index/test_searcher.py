@@ -234,7 +234,7 @@ def test_a_warm_search_over_ten_thousand_clips_takes_under_five_milliseconds(tmp
         ]
         store.replace_files(files, known=False)
     index = Index.open(folder)
-    queries = kit.unit(np.random.default_rng(0).normal(size=(40, 512)))
+    queries = kit.unit(np.random.default_rng(0).normal(size=(200, 512)))
     index.search(queries[0])
     took = []
     for query in queries:
@@ -242,5 +242,5 @@ def test_a_warm_search_over_ten_thousand_clips_takes_under_five_milliseconds(tmp
         result = index.search(query)
         took.append(time.perf_counter() - began)
         assert sum(result.took_ms.values()) <= took[-1] * 1000 + 0.01
-    # The quickest: what else the machine does takes turns with this.
-    assert np.percentile(took, 5) < 0.005
+    # The quicker quarter: what else the machine does takes turns with this.
+    assert np.percentile(took, 25) < 0.005

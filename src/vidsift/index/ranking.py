@@ -96,7 +96,8 @@ class ShortList:
             place = np.empty(len(files), np.int64)
             place[by_path] = np.arange(len(files))
             order = np.lexsort((self.arrays.spans[self.rows, 0], place[of], -self.scores))
-        return [int(i) for i in order]
+        places: list[int] = order.tolist()
+        return places
 
     def _count(self, i: int) -> int:
         return int(self.arrays.counts[int(self.rows[i])])

@@ -300,7 +300,7 @@ class Index:
             if len(best) >= k or len(rows) == total or wanted >= LONGEST or "pictures" not in used:
                 break
             # Joined and collapsed clips leave room: look further down.
-            wanted = 4 * max(wanted, candidates)
+            wanted = min(4 * max(wanted, candidates), LONGEST)
         if said:
             best = fuse(short, best, said, k, pictures="pictures" in used)
         background = self.config.background if self._is_comparable(asked) else None
