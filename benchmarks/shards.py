@@ -30,10 +30,11 @@ from search import FRAMES, D, Floats, clustered, spread_of
 from vidsift.errors import ShardsError
 from vidsift.index import Index
 from vidsift.index import derived as layout
+from vidsift.index.codes import build_codes
 from vidsift.index.config import ModelSpec, read_config
 from vidsift.index.founding import create_files
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.scan import Exact, build_codes
+from vidsift.index.scan import Exact
 from vidsift.index.sharded import ShardedIndex
 from vidsift.index.types import SearchResult
 from vidsift.index.versions import table_version
@@ -59,7 +60,7 @@ def make_index(folder: Path, clips: int, centres: Floats) -> Floats:
             some.append(vectors[:: max(1, clips // 2000)])
             peaks = np.rint(vectors * (60 / np.abs(vectors).max())).astype(np.int8)
             stream.write((peaks[:, None, :] + noise[: len(vectors)]).tobytes())
-    codes = build_codes(exact.index)
+    codes = build_codes(exact.index, "compressed")
     faiss.write_index(exact.index, str(path / layout.SCAN))
     if codes is not None:
         faiss.write_index(codes, str(path / layout.CODES))

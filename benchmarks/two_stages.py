@@ -31,10 +31,11 @@ from _report import spread, write
 from _shapes import random_model
 from vidsift.index import Index
 from vidsift.index.building import build_derived
+from vidsift.index.codes import build_codes
 from vidsift.index.config import IndexConfig, ModelSpec
 from vidsift.index.derived import Derived
 from vidsift.index.rerank import RerankWeights, rerank
-from vidsift.index.scan import Exact, build_codes
+from vidsift.index.scan import Exact
 from vidsift.models import RetrievalModel, load_model
 from vidsift.models.compiled import write_compiled
 from vidsift.video import SegmentConfig
@@ -87,7 +88,7 @@ def losses(count: int, queries: int) -> list[dict[str, Any]]:
     rows16 = Exact(D)
     rows16.add(coarse)
     exact = rows16.index
-    codes = build_codes(exact, from_clips=0)
+    codes = build_codes(exact, "compressed")
     both = faiss.IndexRefine(codes, exact)
     small, scales = quantised(frames)
     names = (

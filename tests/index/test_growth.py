@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vidsift.errors import IndexStateError
-from vidsift.index import Index, building, compact_index, scan
+from vidsift.index import Index, building, codes, compact_index, scan
 from vidsift.index.config import ModelSpec, read_config
 from vidsift.index.derived import FOLDER, open_newest
 from vidsift.index.lock import WriterLock, being_written
@@ -53,9 +53,11 @@ STEPS = st.lists(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS)
-def test_growing_arrays_are_those_of_a_build_from_nothing(kit, steps, monkeypatch):
-    monkeypatch.setattr(scan, "COMPRESS_FROM", 17)
+@given(steps=STEPS, lists_from=st.sampled_from([17, 25, 10**9]))
+def test_growing_arrays_are_those_of_a_build_from_nothing(kit, steps, lists_from, monkeypatch):
+    monkeypatch.setattr(codes, "COMPRESS_FROM", 17)
+    monkeypatch.setattr(codes, "IVF_FROM", lists_from)
+    monkeypatch.setattr(codes, "_PER_LIST", 8)
     with tempfile.TemporaryDirectory() as name:
         folder = os.path.join(name, "index")
         Index.create(folder, ModelSpec("fake", kit.fingerprint, kit.width, kit.frames))
@@ -72,12 +74,17 @@ def test_growing_arrays_are_those_of_a_build_from_nothing(kit, steps, monkeypatc
                     held.discard(path)
             publish(folder, store)
         grown = Index.open(folder)
-        codes = grown._arrays.scan.codes
-        assert codes is not None or len(grown) < 17
-        if codes is not None:
-            rows = np.arange(len(grown))
-            near = np.stack([codes.reconstruct(int(row)) for row in rows])
-            told = kit.unit(near) @ grown._arrays.scan.vectors(rows).T
+        scanned = grown._arrays.scan
+        size = len(grown)
+        assert scanned.kind == ("exact" if size < 17 else "compressed" if size < lists_from else "ivf")
+        rows = np.arange(size)
+        if scanned.kind == "ivf":
+            assert scanned.lists.sizes.sum() == size
+            for vector in scanned.vectors(rows):
+                assert scanned.pick(vector, size)[0].tolist() == rows.tolist()
+        elif scanned.kind == "compressed":
+            near = np.stack([scanned.codes.reconstruct(int(row)) for row in rows])
+            told = kit.unit(near) @ scanned.vectors(rows).T
             assert (told.diagonal() >= told.max(1) - 0.35).all(), "a row's code is that of its vector"
         found = answers(grown, kit)
         shutil.rmtree(os.path.join(folder, FOLDER))
@@ -198,7 +205,7 @@ def test_much_that_was_removed_is_dropped_without_being_asked(library, kit):
 
 
 def test_codes_are_learnt_anew_once_the_index_has_doubled(library, kit, monkeypatch):
-    monkeypatch.setattr(scan, "COMPRESS_FROM", 40)
+    monkeypatch.setattr(codes, "COMPRESS_FROM", 40)
     folder, store, _ = library
     shutil.rmtree(os.path.join(folder, FOLDER))
     learnt = []

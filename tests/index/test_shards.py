@@ -15,11 +15,13 @@ import pytest
 
 from vidsift.errors import IndexStateError, QueryError, ShardsError
 from vidsift.index import Filter, Index, Term, building
+from vidsift.index import codes as coding
 from vidsift.index import scan as scanning
+from vidsift.index.codes import BLOCK, build_codes
 from vidsift.index.config import ModelSpec
 from vidsift.index.founding import create_files
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.scan import BLOCK, Exact, build_codes
+from vidsift.index.scan import Exact
 from vidsift.index.sharded import ShardedIndex, snapshot_of, version_of
 from vidsift.index.shards import Found, Shard, cut_short, found_in, merge_picked, picks_of, split_rows
 from vidsift.index.store import Store
@@ -106,14 +108,17 @@ def make(folder: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module", params=["exact", "compressed", "compressed, int8"])
+@pytest.fixture(scope="module", params=["exact", "compressed", "compressed, int8", "ivf, int8"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An index of each kind."""
     patch = pytest.MonkeyPatch()
     patch.setattr(scanning, "RESCORED", 150)
     patch.setattr(scanning, "TIMES", 2)
     if request.param != "exact":
-        patch.setattr(scanning, "COMPRESS_FROM", CLIPS)
+        patch.setattr(coding, "COMPRESS_FROM", CLIPS)
+    if request.param.startswith("ivf"):
+        patch.setattr(coding, "IVF_FROM", CLIPS)
+        patch.setattr(coding, "SEEN", 2)
     if request.param.endswith("int8"):
         patch.setattr(scanning, "INT8_FROM", CLIPS)
     folder = make(tmp_path_factory.mktemp("whole") / "index")
@@ -315,24 +320,34 @@ def test_rows_are_split_in_nearly_equal_runs_of_blocks() -> None:
     assert max(last - first for first, last in parts) - min(last - first for first, last in parts) < 2 * BLOCK
 
 
-def test_parts_of_a_scan_have_its_codes() -> None:
+@pytest.mark.parametrize("kind", ["compressed", "ivf"])
+def test_parts_of_a_scan_have_its_codes(kind: Any) -> None:
     rng = np.random.default_rng(0)
     vectors = np.repeat(rng.normal(size=(300, WIDTH)).astype(np.float32), 3, axis=0)
     exact = Exact(WIDTH)
     exact.add(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    scan = exact.scan(build_codes(exact.index, from_clips=0))
+    scan = exact.scan(build_codes(exact.index, kind))
     rows, promises = scan.pick(vectors[0], len(scan))
+    assert len(rows) == len(scan)
     part = scan.part(320, 641)
-    inside, promised = part.pick(vectors[0], len(part))
+    inside, promised = part.pick(vectors[0], len(part), len(scan))
     np.testing.assert_array_equal(inside + 320, rows[320:641])
     np.testing.assert_array_equal(promised, promises[320:641])
+    if kind == "ivf":  # in the lists that are looked through, a part has its share
+        rows, promises = scan.pick(vectors[0], 5)
+        inside, promised = part.pick(vectors[0], len(part), 5)
+        assert 0 < len(inside) < len(part)
+        known = dict(zip(rows.tolist(), promises.tolist(), strict=True))
+        there = {row + 320: p for row, p in zip(inside.tolist(), promised.tolist(), strict=True)}
+        assert {row: p for row, p in known.items() if 320 <= row < 641}.items() <= there.items()
 
 
-def test_of_equal_scores_the_first_rows_are_taken() -> None:
+@pytest.mark.parametrize("kind", ["compressed", "ivf"])
+def test_of_equal_scores_the_first_rows_are_taken(kind: Any) -> None:
     vectors = np.tile(vector(1), (700, 1))
     exact = Exact(WIDTH)
     exact.add(vectors)
-    scan = exact.scan(build_codes(exact.index, from_clips=0))
+    scan = exact.scan(build_codes(exact.index, kind))
     assert scan.best(vector(2), 40)[1].tolist() == list(range(40))
     assert scan.best(vector(2), 40, picked=50)[1].tolist() == list(range(40))
     assert scan.best(vector(2), 3, np.array([9, 30, 40, 600]))[1].tolist() == [9, 30, 40]
@@ -372,23 +387,27 @@ def test_a_shard_with_more_than_its_share_of_picks_is_asked_for_all() -> None:
     assert cut_short({0: found([0, 1], [9, 8], False), 1: other}, 3) == {}
 
 
-def test_codes_that_pick_in_one_shard_only_give_the_same() -> None:
+@pytest.mark.parametrize("kind", ["compressed", "ivf"])
+def test_codes_that_pick_in_one_shard_only_give_the_same(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "SEEN", 2)
     rng = np.random.default_rng(0)
     centre = vector(1)
     near = centre + 0.05 * rng.normal(size=(400, WIDTH))  # all in the first rows, many equal
     vectors = np.concatenate([np.repeat(near, 2, axis=0), rng.normal(size=(1200, WIDTH))]).astype(np.float32)
     exact = Exact(WIDTH)
     exact.add(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    scan = exact.scan(build_codes(exact.index, from_clips=0))
+    scan = exact.scan(build_codes(exact.index, kind))
     parts = split_rows(2000, 3)
     for count, picks in ((20, 300), (100, 700), (300, 640)):
         wanted = scan.scored(centre, scan.pick(centre, picks)[0], count)
 
-        def ask(number: int, own: int, count: int = count) -> Found:
+        def ask(number: int, own: int, count: int = count, picks: int = picks) -> Found:
             first, last = parts[number]
             part = scan.part(first, last)
-            rows, promises = part.pick(centre, min(own, len(part)))
-            return found_in(part, first, rows, promises, centre, count)
+            asked = min(own, len(part))
+            rows, promises = part.pick(centre, asked, picks)
+            more = len(rows) == asked < len(part)
+            return found_in(part, first, rows, promises, centre, count, more)
 
         first = {n: ask(n, picks_of(picks, count, end - begin, 2000)) for n, (begin, end) in enumerate(parts)}
         more = cut_short(first, picks)

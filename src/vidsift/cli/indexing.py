@@ -39,6 +39,15 @@ class EngineChoice(StrEnum):
     RAY = "ray"
 
 
+class Scanning(StrEnum):
+    """How the clips of an index are gone over."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    COMPRESSED = "compressed"
+    IVF = "ivf"
+
+
 class Segmentation(StrEnum):
     """How files longer than a clip may be are cut."""
 
@@ -187,13 +196,20 @@ def tune(
     say(f"{opened.config.picked:,} clips are picked from now on")
 
 
-def compact(index: IndexFolder, as_json: AsJson = False) -> None:
+def compact(
+    index: IndexFolder,
+    scan: Annotated[
+        Scanning | None,
+        typer.Option(help="How to scan it from now on; auto goes by size (`vidsift info` says why)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Put an index in order after many small commits: fewer pieces, no space for what was removed."""
     from dataclasses import asdict
 
     from vidsift.index import compact_index
 
-    done = compact_index(index)
+    done = compact_index(index, None if scan is None else scan.value)
     if as_json:
         say_json(asdict(done))
         return

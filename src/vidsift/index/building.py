@@ -18,6 +18,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from vidsift.index.codes import build_codes, encode_rows, kind_for
 from vidsift.index.derived import (
     ARRAYS,
     CODES,
@@ -33,7 +34,8 @@ from vidsift.index.derived import (
     open_newest,
     write_texts,
 )
-from vidsift.index.scan import Exact, build_codes, encode_rows, precision_for
+from vidsift.index.scan import Exact, precision_for
+from vidsift.index.types import ScanKind, ScanSetting
 
 if TYPE_CHECKING:
     from vidsift.index.store import Store
@@ -48,11 +50,13 @@ GROWN, IN_USE = 2.0, 0.7
 _VECTORS = ["clip_id", "coarse", "frames", "scales", "times", "count", "start", "end", "metadata"]
 
 
-def build_derived(folder: str, index_id: str, store: Store, whole: bool = False) -> Derived:
+def build_derived(
+    folder: str, index_id: str, store: Store, whole: bool = False, setting: ScanSetting = "auto"
+) -> Derived:
     """The arrays of the version that `store` sees: found, or built and put in place in one step.
 
     Of clips that an earlier version's arrays hold nothing is read again; their frames are not even copied.
-    whole: build everything anew, without what was removed.
+    whole: build everything anew, without what was removed.  setting: how they are to be scanned.
     One process builds at a time; others wait for it and take what it built. Readers of older arrays keep
     theirs (mapped files live on after removal). Where the index folder cannot be written, the arrays go to a
     temporary folder and live as long as they are open.
@@ -62,7 +66,7 @@ def build_derived(folder: str, index_id: str, store: Store, whole: bool = False)
         os.makedirs(parent, exist_ok=True)
         holding = _hold(parent)
     except OSError as error:
-        return _temporary(parent, index_id, store, error)
+        return _temporary(parent, index_id, store, setting, error)
     with holding:
         found = None if whole else open_derived(folder, index_id, store.version)
         if found is not None:
@@ -70,11 +74,11 @@ def build_derived(folder: str, index_id: str, store: Store, whole: bool = False)
         try:
             working = tempfile.mkdtemp(suffix=_UNFINISHED, dir=parent)
         except OSError as error:
-            return _temporary(parent, index_id, store, error)
+            return _temporary(parent, index_id, store, setting, error)
         try:
             base = None if whole else open_newest(folder, index_id)
             place = None if base is None else os.path.join(parent, str(base.version))
-            _write(working, index_id, store, _worth_keeping(base), place)
+            _write(working, index_id, store, setting, _worth_keeping(base), place)
             final = os.path.join(parent, str(store.version))
             if os.path.exists(final):
                 _remove_at_once(final, parent)
@@ -121,10 +125,10 @@ def _hold(parent: str) -> Any:
     return _holding(handle)
 
 
-def _temporary(parent: str, index_id: str, store: Store, error: OSError) -> Derived:
+def _temporary(parent: str, index_id: str, store: Store, setting: ScanSetting, error: OSError) -> Derived:
     log.warning("%s: not writable (%s), search arrays are built for this process only", parent, error)
     with tempfile.TemporaryDirectory(prefix="vidsift-derived-") as temporary:
-        _write(temporary, index_id, store, None, None)
+        _write(temporary, index_id, store, setting, None, None)
         return load_derived(temporary, index_id)
 
 
@@ -143,10 +147,10 @@ def _worth_keeping(base: Derived | None) -> Derived | None:
     return base
 
 
-def _goes_on(base: Derived, clips: int) -> bool:
+def _goes_on(base: Derived, clips: int, width: int) -> bool:
     """Whether what the scan of `base` has learnt still serves a table of so many clips."""
     outgrown = base.trained > 0 and clips > GROWN * base.trained
-    return not outgrown and base.scan.precision == precision_for(clips)
+    return not outgrown and base.scan.precision == precision_for(clips, width)
 
 
 @dataclass(frozen=True)
@@ -185,13 +189,15 @@ def _rows_in(base: Derived | None, wanted: npt.NDArray[np.bytes_]) -> npt.NDArra
     return np.where(known[at] == wanted, order[at], -1)
 
 
-def _write(path: str, index_id: str, store: Store, base: Derived | None, place: str | None) -> None:
+def _write(
+    path: str, index_id: str, store: Store, setting: ScanSetting, base: Derived | None, place: str | None
+) -> None:
     """Write the arrays into `path`; base, place: earlier arrays to take over and the folder they are in."""
     width = store.schema.field("coarse").type.list_size
     count = store.schema.field("scales").type.list_size
     listing = _list_clips(store)
     old = _rows_in(base, listing.clip_ids)
-    if base is not None and not _goes_on(base, len(old)):
+    if base is not None and not _goes_on(base, len(old), width):
         base, old = None, np.full(len(old), -1, np.int64)
     # Known clips first, in their old order: then codes only have to be made for the others.
     order = np.argsort(np.where(old < 0, np.iinfo(np.int64).max, old), kind="stable")
@@ -245,9 +251,10 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
     write_texts(path, "paths", [os.fsencode(name) for name in listing.files])
     write_texts(path, "metadata", metadata)
     faiss.write_index(scan.index, os.path.join(path, SCAN))
-    codes, trained = _codes(scan.index, base, known)
+    codes, trained = _codes(scan.index, kind_for(len(old), width, setting), base, known)
     if codes is not None:
         faiss.write_index(codes, os.path.join(path, CODES))
+    scanned = scan.scan(codes)
     manifest = {
         "layout": LAYOUT,
         "index": index_id,
@@ -258,7 +265,8 @@ def _write(path: str, index_id: str, store: Store, base: Derived | None, place: 
         "files": len(listing.files),
         "width": width,
         "frames": count,
-        "scan": scan.scan(codes).kind,
+        "scan": scanned.kind,
+        "precision": scanned.precision,
         "scale": scan.scale,
         "trained": trained,
         "words": len(word_rows),
@@ -296,12 +304,14 @@ def _new_clips(store: Store, ids: npt.NDArray[np.bytes_], whole: bool) -> Iterat
         }
 
 
-def _codes(exact: Any, base: Derived | None, known: npt.NDArray[np.int64]) -> tuple[Any | None, int]:
+def _codes(
+    exact: Any, kind: ScanKind, base: Derived | None, known: npt.NDArray[np.int64]
+) -> tuple[Any | None, int]:
     """The codes over an exact scan whose first rows are `known` rows of `base`, and what they were learnt
     among: taken over and added to; where rows have gone or changed places, made again by what was learnt."""
     codes = None if base is None else base.scan.codes
-    if base is None or codes is None:
-        made = build_codes(exact)
+    if base is None or codes is None or base.scan.kind != kind:
+        made = build_codes(exact, kind)
         return made, 0 if made is None else int(exact.ntotal)
     if not np.array_equal(known[: len(base)], np.arange(len(base))):
         codes.reset()

@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from vidsift.errors import IndexNotFoundError, IndexStateError, ModelMismatchError
 from vidsift.index.confidence import Background
 from vidsift.index.remote import read_object, write_object
 from vidsift.index.rerank import RerankWeights
-from vidsift.index.types import is_under
+from vidsift.index.types import ScanSetting, is_under
 from vidsift.video import SegmentConfig
 from vidsift.video.address import is_address
 
@@ -50,6 +50,7 @@ class IndexConfig:
 
     picked: clips that the codes of a large index pick for the exact scan, as tuned; None is the default.
     background: what background sentences score in it; None when no writer has measured that.
+    scan: how it is to be scanned; `auto` goes by size.
     """
 
     index_id: str
@@ -60,6 +61,7 @@ class IndexConfig:
     roots: tuple[str, ...] = field(default=())
     picked: int | None = None
     background: Background | None = None
+    scan: ScanSetting = "auto"
 
     def with_root(self, path: str) -> IndexConfig:
         """Add a root; one that lies inside another is not named, one that holds others replaces them."""
@@ -116,9 +118,16 @@ def config_from(content: bytes, path: str) -> IndexConfig:
             roots=tuple(data["roots"]),
             picked=data.get("picked"),
             background=Background(**data["background"]) if data.get("background") else None,
+            scan=_setting(data.get("scan", "auto")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise IndexStateError(f"{path}: damaged ({error!r})") from error
+
+
+def _setting(name: Any) -> ScanSetting:
+    if name not in get_args(ScanSetting):
+        raise ValueError(f"scan is {name!r}, not one of {', '.join(get_args(ScanSetting))}")
+    return cast(ScanSetting, name)
 
 
 def config_bytes(config: IndexConfig) -> bytes:
@@ -133,6 +142,7 @@ def config_bytes(config: IndexConfig) -> bytes:
         "roots": list(config.roots),
         **({} if config.picked is None else {"picked": config.picked}),
         **({} if config.background is None else {"background": config.background.to_dict()}),
+        **({} if config.scan == "auto" else {"scan": config.scan}),
     }
     return json.dumps(data, indent=2).encode()
 

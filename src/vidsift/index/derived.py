@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.index.rerank import announce_rows, rerank
-from vidsift.index.scan import Rows, Scan
-from vidsift.index.types import Floats
+from vidsift.index.scan import Scan
+from vidsift.index.types import Floats, Rows
 
 log = logging.getLogger(__name__)
 
@@ -208,11 +208,11 @@ def _open_scan(path: str, manifest: dict[str, Any]) -> Scan:
     if exact.d != manifest["width"]:
         raise ValueError("its parts do not belong together")
     codes = None
-    if manifest["scan"] == "compressed":
+    if manifest["scan"] != "exact":
         codes = faiss.read_index(os.path.join(path, CODES))
         if codes.ntotal != exact.ntotal:
             raise ValueError("the codes are not those of the scan")
-    return Scan(exact, codes, manifest["scale"])
+    return Scan.over(exact, codes, manifest["scale"])
 
 
 def _map_array(path: str) -> npt.NDArray[Any]:

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from vidsift.index.derived import Derived
 from vidsift.index.moments import find_moment, level_of
-from vidsift.index.scan import Rows
-from vidsift.index.types import Channel, Floats, Moment
+from vidsift.index.types import Channel, Floats, Moment, Rows
 from vidsift.video.types import Cue
 
 GroupBy = Literal["video", "moment", "clip"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,36 +13,31 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from vidsift.index.types import Floats
+from vidsift.index import codes as coding
+from vidsift.index.codes import SEEN, Lists, lists_of, part_of, search_codes
+from vidsift.index.types import Floats, Rows, ScanKind, ScanSetting
 
-Rows = npt.NDArray[np.int64]
-
-# From so many clips on the codes pay: below, the exact scan takes a few milliseconds anyway.
-COMPRESS_FROM = 50_000
-# From so many clips on vectors are kept in int8, not fp16: half the memory, and about one in a hundred of the
-# best hundred is another.
-INT8_FROM = 250_000
+# From so many clips on, or where they would take more than such a part of the machine's memory, vectors are
+# kept in int8, not fp16: half the memory, and about one in a hundred of the best hundred is another.
+INT8_FROM, INT8_ABOVE = 250_000, 0.25
 # Clips that the codes pick to be scored exactly: so many, so many times what is asked for, or such a part of
 # the index, whichever is most.
 RESCORED, TIMES, PART = 6_000, 20, 250
 # Answers for which tuning measures how many have to be picked.
 TUNED_FOR = 100
-# Vectors that the codes are learnt from; more hardly change them.
-_SAMPLE = 65_536
 # The greatest whole number that int8 takes both ways, and how much larger than the greatest component seen it
 # has to allow for.
 _WIDEST, _ROOM = 127, 1.1
 # Picked vectors that are copied together: so much memory the allocator keeps for the next ones; more
 # the kernel hands out anew, page by page, at every query.
 _TAKEN = 2_048
-# Dimensions that share one code of 4 bits, and rows whose codes lie interleaved.
-_PER_CODE, BLOCK = 4, 32
 
 
 @dataclass(frozen=True)
 class Scan:
     """exact: FAISS scalar quantiser, fp16 or int8, inner product.  codes: FAISS product quantiser (fast
-    scan) over the same rows, or None.  scale: what the vectors in both are times.
+    scan) over the same rows, or None.  scale: what the vectors in both are times.  lists: those in which the
+    codes lie, or None.
 
     fp16 halves the memory and the time of exact fp32 scanning and moves a score by less than 1e-4.
     """
@@ -47,6 +45,12 @@ class Scan:
     exact: Any
     codes: Any | None = None
     scale: float = 1.0
+    lists: Lists | None = None
+
+    @classmethod
+    def over(cls, exact: Any, codes: Any | None, scale: float = 1.0) -> Scan:
+        """A scan of these, with the lists in which the codes lie."""
+        return cls(exact, codes, scale, lists_of(codes))
 
     def __len__(self) -> int:
         return int(self.exact.ntotal)
@@ -57,23 +61,35 @@ class Scan:
         return self.codes is not None
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> ScanKind:
         """How a search without a filter goes over the clips."""
-        return "compressed" if self.compressed else "exact"
+        if not self.compressed:
+            return "exact"
+        return "compressed" if self.lists is None else "ivf"
 
     @property
     def precision(self) -> str:
         """What vectors are kept and scored in: fp16 or int8."""
         return "fp16" if self.exact.sq.qtype == faiss.ScalarQuantizer.QT_fp16 else "int8"
 
-    def reason(self, picked: int | None = None) -> str:
-        """Why a search goes over the clips as it does, in words."""
+    def reason(self, picked: int | None = None, setting: ScanSetting = "auto") -> str:
+        """Why a search goes over the clips as it does, in words.  setting: what the index is set to."""
+        pays = {
+            "exact": f"codes pay from {coding.COMPRESS_FROM:,} on",
+            "compressed": f"lists of codes pay from {coding.IVF_FROM:,} on",
+            "ivf": f"lists pay from {coding.IVF_FROM:,} on",
+        }
+        why = pays[self.kind] if setting == "auto" else f"as the index is set to {setting}"
+        if self.precision == "int8" and len(self) >= INT8_FROM:
+            why += f"; int8 from {INT8_FROM:,} on"
+        elif self.precision == "int8":
+            why += "; fp16 would fill more than a quarter of the memory"
         said = f"{len(self):,} clips"
         if not self.compressed:
-            return f"{said}: all are scored in {self.precision} (codes pay from {COMPRESS_FROM:,} on)"
+            return f"{said}: all are scored in {self.precision} ({why})"
         count = min(picked or self.usual(TUNED_FOR), len(self))
-        why = f"; int8 from {INT8_FROM:,} on" if self.precision == "int8" else ""
-        return f"{said}: 4-bit codes pick {count:,}, which are scored in {self.precision}{why}"
+        seen = f" of the {min(SEEN * count, len(self)):,} in the nearest lists" if self.kind == "ivf" else ""
+        return f"{said}: 4-bit codes pick {count:,}{seen}, which are scored in {self.precision} ({why})"
 
     def best(
         self, sentence: Floats, count: int, allowed: Rows | None = None, picked: int | None = None
@@ -96,7 +112,7 @@ class Scan:
             bits[allowed] = 1
             chosen = library.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
             limits, total = {"params": library.SearchParameters(sel=chosen)}, len(allowed)
-        scores, rows = _search(self.exact, asked, count, total, limits)
+        scores, rows = _search(_through(self.exact, asked, limits), count, total)
         order = np.lexsort((rows, -scores))[:count]
         return scores[order] / unit, rows[order]
 
@@ -106,11 +122,17 @@ class Scan:
         wanted = max(wanted, count)
         return wanted if self.compressed and 2 * wanted <= len(self) else None
 
-    def pick(self, sentence: Floats, count: int) -> tuple[Rows, Floats]:
+    def pick(self, sentence: Floats, count: int, whole: int | None = None) -> tuple[Rows, Floats]:
         """The `count` rows whose codes promise most for a query [D], sorted, and what they promise; of equal
-        promises, the first row is the better."""
-        promises, rows = _search(self.codes, self._asked(sentence)[0], count, len(self), {})
-        least = promises[count - 1]
+        promises, the first row is the better. Fewer, where the lists that are looked through hold fewer.
+
+        whole: how many the codes of the whole index pick, if this is a part of it: that decides which lists
+        are looked through.
+        """
+        seen = SEEN * (count if whole is None else whole)
+        find = search_codes(self.codes, self.lists, self._asked(sentence)[0], seen)
+        promises, rows = _search(find, count, len(self))
+        least = promises[min(count, len(promises)) - 1] if len(promises) else np.float32(0)
         sure = np.flatnonzero(promises > least)
         ties = np.flatnonzero(promises == least)
         ties = ties[np.argsort(rows[ties])][: count - len(sure)]
@@ -127,7 +149,7 @@ class Scan:
             taken = some[start : start + _TAKEN]
             index.reset()
             index.add_sa_codes(stored[taken])
-            found, at = _search(index, asked, min(count, len(taken)), len(taken), {})
+            found, at = _search(_through(index, asked, {}), min(count, len(taken)), len(taken))
             scores.append(found)
             rows.append(taken[at])
         best, of = np.concatenate(scores), np.concatenate(rows)
@@ -147,19 +169,8 @@ class Scan:
             view = library.MaybeOwnedVectorUInt8.create_view
             exact.codes = view(library.swig_ptr(stored), stored.size, whole.codes.owner)
             exact.ntotal = count
-        if self.codes is None:
-            return Scan(exact, None, self.scale)
-        codes: Any = library.IndexPQFastScan(whole.d, self.codes.M, 4, faiss.METRIC_INNER_PRODUCT, BLOCK)
-        codes.pq, codes.is_trained = self.codes.pq, True
-        blocks = -(-count // BLOCK) * BLOCK
-        codes.ntotal, codes.ntotal2 = count, blocks
-        if count:
-            row = codes.M2 // 2
-            packed = library.rev_swig_ptr(self.codes.codes.get(), self.codes.codes.size())
-            packed = packed[first * row : (first + blocks) * row]
-            codes.codes.resize(packed.size)
-            library.memcpy(codes.codes.get(), library.swig_ptr(packed), packed.nbytes)
-        return Scan(exact, codes, self.scale)
+        codes = None if self.codes is None else part_of(self.codes, first, last)
+        return Scan(exact, codes, self.scale, self.lists)
 
     def _asked(self, sentence: Floats) -> tuple[Floats, np.float32]:
         """A query as the index takes it, and what scores come out times."""
@@ -179,7 +190,15 @@ class Scan:
         return found / np.float32(self.scale)
 
 
-def _search(index: Any, asked: Floats, count: int, total: int, limits: dict[str, Any]) -> tuple[Floats, Rows]:
+def _through(index: Any, asked: Floats, limits: dict[str, Any]) -> Callable[[int], tuple[Floats, Rows]]:
+    def search(most: int) -> tuple[Floats, Rows]:
+        scores, rows = index.search(asked[None], most, **limits)
+        return scores[0], rows[0]
+
+    return search
+
+
+def _search(find: Callable[[int], tuple[Floats, Rows]], count: int, total: int) -> tuple[Floats, Rows]:
     """The scores and rows of the `count` best of `total`, and of all whose score equals the last one's.
 
     FAISS leaves it to chance which of equal scores end up in its list; so it is asked for some more, until
@@ -187,9 +206,9 @@ def _search(index: Any, asked: Floats, count: int, total: int, limits: dict[str,
     """
     most = min(count + count // 32 + 16, total)
     while True:
-        scores, rows = index.search(asked[None], most, **limits)
-        if most == total or scores[0, -1] < scores[0, count - 1]:
-            return scores[0], rows[0]
+        scores, rows = find(most)
+        if most == total or len(scores) < most or scores[-1] < scores[count - 1]:
+            return scores, rows
         most = min(8 * most, total)
 
 
@@ -203,9 +222,19 @@ def _stored(exact: Any) -> npt.NDArray[np.uint8]:
     return found
 
 
-def precision_for(clips: int) -> str:
-    """What the vectors of so many clips are kept in."""
-    return "int8" if clips >= INT8_FROM else "fp16"
+def precision_for(clips: int, width: int) -> str:
+    """What so many vectors of a width are kept in on this machine."""
+    large = clips >= INT8_FROM or 2 * width * clips > INT8_ABOVE * _memory()
+    return "int8" if large else "fp16"
+
+
+def _memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or what its container is given."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError), open(limit) as file:  # not there, or "max": there is no limit
+            found.append(int(file.read()))
+    return min(found)
 
 
 class Exact:
@@ -217,7 +246,7 @@ class Exact:
     """
 
     def __init__(self, width: int, clips: int = 0, like: Scan | None = None) -> None:
-        small = precision_for(clips) == "int8"
+        small = precision_for(clips, width) == "int8"
         kind = faiss.ScalarQuantizer
         self.index: Any = faiss.IndexScalarQuantizer(
             width, kind.QT_8bit_direct_signed if small else kind.QT_fp16, faiss.METRIC_INNER_PRODUCT
@@ -241,30 +270,7 @@ class Exact:
 
     def scan(self, codes: Any | None = None) -> Scan:
         """The scan over what was added."""
-        return Scan(self.index, codes, self.scale)
-
-
-def build_codes(exact: Any, from_clips: int | None = None) -> Any | None:
-    """Codes over the rows of an exact scan; None where they do not pay, or the width is no multiple of four.
-
-    from_clips: the size from which on they do; None takes COMPRESS_FROM.
-    Learnt on a fixed sample, so the same rows give the same codes.
-    """
-    count, width = int(exact.ntotal), int(exact.d)
-    if count < (COMPRESS_FROM if from_clips is None else from_clips) or width % _PER_CODE:
-        return None
-    codes: Any = faiss.IndexPQFastScan(width, width // _PER_CODE, 4, faiss.METRIC_INNER_PRODUCT)
-    sample = np.random.default_rng(0).permutation(count)[:_SAMPLE]
-    codes.train(exact.reconstruct_batch(np.sort(sample)))
-    encode_rows(codes, exact, 0)
-    return codes
-
-
-def encode_rows(codes: Any, exact: Any, first: int) -> None:
-    """Add the rows of an exact scan from `first` on to codes that have been learnt."""
-    count, step = int(exact.ntotal), 65_536
-    for start in range(first, count, step):
-        codes.add(exact.reconstruct_n(start, min(step, count - start)))
+        return Scan.over(self.index, codes, self.scale)
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ class Index:
             "created": self.config.created,
             "version": self.version,
             "scan": self._arrays.scan.kind,
-            "scan_reason": self._arrays.scan.reason(self.config.picked),
+            "scan_reason": self._arrays.scan.reason(self.config.picked, self.config.scan),
             "picked": self._picked(),
             "bytes": index_bytes(self.folder),
         }
@@ -463,7 +463,7 @@ def refresh_arrays(folder: str, config: IndexConfig, store: Store) -> None:
     opens it to search."""
     store.index_words()
     if not is_address(folder):
-        build_derived(folder, config.index_id, store)
+        build_derived(folder, config.index_id, store, setting=config.scan)
         clean_derived(folder, store.version)
 
 
@@ -475,7 +475,7 @@ def _open_arrays(folder: str, config: IndexConfig) -> Derived:
         arrays = open_newest(here, config.index_id)
     if arrays is None:  # not by its truth: arrays of no clips are arrays
         store = _open_store(folder, config)
-        arrays = build_derived(here, config.index_id, store)
+        arrays = build_derived(here, config.index_id, store, setting=config.scan)
         if is_address(folder):
             clean_derived(here, store.version)
     return arrays

@@ -23,7 +23,7 @@ from vidsift.errors import IndexStateError, ShardsError
 from vidsift.index.config import IndexConfig, read_config
 from vidsift.index.derived import DAMAGE, FOLDER, LAYOUT, MANIFEST, Derived, load_derived
 from vidsift.index.remote import locate
-from vidsift.index.scan import Rows, Scan, ScanPoint, precision_for
+from vidsift.index.scan import Scan, ScanPoint, precision_for
 from vidsift.index.searcher import Index
 from vidsift.index.shards import (
     Found,
@@ -35,7 +35,7 @@ from vidsift.index.shards import (
     picks_of,
     split_rows,
 )
-from vidsift.index.types import Floats, Partial, SearchResult
+from vidsift.index.types import Floats, Partial, Rows, ScanKind, SearchResult
 from vidsift.video.address import is_address
 
 log = logging.getLogger(__name__)
@@ -188,10 +188,12 @@ class Source:
 
 @dataclass(frozen=True)
 class ShardedScan(Scan):
-    """As `Scan`; `exact` and `codes` are None here, and where they are, searched by shards."""
+    """As `Scan`; `exact` and `codes` are None here, and where they are, searched by shards, as `scanned` says
+    and in what is `kept` there."""
 
     source: Source = field(kw_only=True)
-    coded: bool = field(kw_only=True)
+    scanned: ScanKind = field(kw_only=True)
+    kept: str = field(kw_only=True)
 
     def __len__(self) -> int:
         return self.source.clips
@@ -199,12 +201,17 @@ class ShardedScan(Scan):
     @property
     def compressed(self) -> bool:
         """Whether the shards have codes."""
-        return self.coded
+        return self.scanned != "exact"
+
+    @property
+    def kind(self) -> ScanKind:
+        """As `Scan.kind`."""
+        return self.scanned
 
     @property
     def precision(self) -> str:
         """What the shards keep and score vectors in."""
-        return precision_for(len(self))
+        return self.kept
 
     def best(
         self, sentence: Floats, count: int, allowed: Rows | None = None, picked: int | None = None
@@ -218,11 +225,13 @@ class ShardedScan(Scan):
         for number in questions:
             first, last = fan.parts[number]
             own = picks_of(picks, count, last - first, len(self))
-            questions[number] = ("best", (sentence, count, None, own))
+            questions[number] = ("best", (sentence, count, None, own, picks))
         found: dict[int, Found] = fan.ask(questions)
 
         def ask_again(wanted: dict[int, int]) -> None:
-            answers = fan.some_of({n: ("best", (sentence, count, None, own)) for n, own in wanted.items()})
+            answers = fan.some_of(
+                {n: ("best", (sentence, count, None, own, picks)) for n, own in wanted.items()}
+            )
             for number in wanted:
                 found.pop(number)
             found.update(answers or ({} if found else fan.ask(questions)))
@@ -335,9 +344,9 @@ def open_listing(folder: str, index_id: str, shards: Shards, snapshot: str) -> S
 
     def elsewhere(manifest: dict[str, Any]) -> Scan:
         source = Source(shards, snapshot, manifest["clips"], manifest["width"])
-        return ShardedScan(
-            None, None, manifest["scale"], source=source, coded=manifest["scan"] == "compressed"
-        )
+        # Older arrays do not say what vectors are kept in; their size decided that.
+        kept = manifest.get("precision") or precision_for(source.clips, source.width)
+        return ShardedScan(None, None, manifest["scale"], source=source, scanned=manifest["scan"], kept=kept)
 
     try:
         found = load_derived(path, index_id, elsewhere)

@@ -14,9 +14,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from vidsift.index.codes import BLOCK
 from vidsift.index.derived import Derived, with_files
-from vidsift.index.scan import BLOCK, Rows, Scan
-from vidsift.index.types import Floats
+from vidsift.index.scan import Scan
+from vidsift.index.types import Floats, Rows
 
 
 def split_rows(clips: int, shards: int) -> list[tuple[int, int]]:
@@ -65,12 +66,17 @@ class Shard:
         )
 
     def best(
-        self, sentence: Floats, count: int, allowed: npt.NDArray[np.uint8] | None, picks: int | None
+        self,
+        sentence: Floats,
+        count: int,
+        allowed: npt.NDArray[np.uint8] | None,
+        picks: int | None,
+        whole: int | None = None,
     ) -> Found:
         """The `count` best clips for a query [D] (all, where the shard has fewer).
 
         allowed: one bit a clip of the shard, packed: it may be an answer.  picks: codes pick so many of the
-        shard's clips (or all); None scores every clip.
+        shard's clips (or all); None scores every clip.  whole: how many they pick in the whole index.
         """
         scan = self._arrays.scan
         if picks is None:
@@ -80,8 +86,10 @@ class Shard:
                 return Found(np.zeros(0, np.float32), np.zeros(0, np.int64))
             scores, rows = scan.best(sentence, count, some, picked=len(scan))
             return Found(scores, rows + self.first)
-        picked, promises = scan.pick(sentence, min(picks, len(scan)))
-        return found_in(scan, self.first, picked, promises, sentence, count)
+        asked = min(picks, len(scan))
+        picked, promises = scan.pick(sentence, asked, whole)
+        more = len(picked) == asked < len(scan)
+        return found_in(scan, self.first, picked, promises, sentence, count, more)
 
     def best_with_files(
         self, sentence: Floats, count: int, files: int, allowed: npt.NDArray[np.uint8] | None
@@ -118,14 +126,16 @@ class Shard:
         return np.flatnonzero(np.unpackbits(allowed, count=self.last - self.first))
 
 
-def found_in(scan: Scan, first: int, picked: Rows, promises: Floats, sentence: Floats, count: int) -> Found:
+def found_in(
+    scan: Scan, first: int, picked: Rows, promises: Floats, sentence: Floats, count: int, more: bool
+) -> Found:
     """The `count` best of the rows that codes picked in a shard's scan (`Scan.pick`), which starts at row
-    `first` of the whole index."""
+    `first` of the whole index.  more: there may be others that they could have picked."""
     scores, rows = scan.scored(sentence, picked, count)
     places = np.empty(len(picked), np.int64)
     places[np.argsort(-promises, kind="stable")] = np.arange(len(picked))
     levels, counts = np.unique(promises, return_counts=True)
-    at, more = np.searchsorted(picked, rows), len(picked) < len(scan)
+    at = np.searchsorted(picked, rows)
     return Found(scores, rows + first, places[at], levels[::-1], counts[::-1], more)
 
 

@@ -17,7 +17,10 @@ from vidsift.video.types import Cue
 
 FileStatus = Literal["ok", "partial", "failed"]
 Channel = Literal["pictures", "words"]
+ScanKind = Literal["exact", "compressed", "ivf"]
+ScanSetting = Literal["auto", "exact", "compressed", "ivf"]
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidsift.index.building import build_derived, clean_derived
-from vidsift.index.config import read_config
+from vidsift.index.config import read_config, write_config
 from vidsift.index.lock import WriterLock
 from vidsift.index.remote import list_objects, locate
+from vidsift.index.types import ScanSetting
 from vidsift.video.address import is_address
 
 
@@ -22,9 +23,11 @@ class Compaction:
     clips: int
 
 
-def compact_index(folder: str | os.PathLike[str]) -> Compaction:
+def compact_index(folder: str | os.PathLike[str], scan: ScanSetting | None = None) -> Compaction:
     """Put the table's fragments together, learn the scan's codes anew, drop the space of removed clips.
 
+    scan: how the index is to be scanned from now on; None leaves that as it is. What was tuned for another
+    scan is forgotten.
     Of an index in object storage only the table; what machines have cached of it goes on growing.
     Searches go on meanwhile. Versions of the table that a reader may have opened within the last hour stay.
     Raises IndexNotFoundError, IndexStateError (another process writes, damaged).
@@ -35,11 +38,15 @@ def compact_index(folder: str | os.PathLike[str]) -> Compaction:
     config = read_config(path)
     with WriterLock(path):
         store = Store.open(path, config.model.fingerprint)
+        config = read_config(path)  # again: another writer may have been at work before
+        if scan is not None and scan != config.scan:
+            config = replace(config, scan=scan, picked=None)
+            write_config(path, config)
         size, fragments = index_bytes(path), store.fragments()
         store.compact()
         store.index_words(whole=True)
         if not is_address(path):
-            build_derived(path, config.index_id, store, whole=True)
+            build_derived(path, config.index_id, store, whole=True, setting=config.scan)
             clean_derived(path, store.version)
         after = index_bytes(path)
         return Compaction((size, after), (fragments, store.fragments()), store.count_clips())

@@ -19,8 +19,8 @@ from vidsift.video.types import Cue
 
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
-    from vidsift.index.scan import Rows
     from vidsift.index.store import Store
+    from vidsift.index.types import Rows
 
 ENOUGH = 0.75
 

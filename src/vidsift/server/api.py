@@ -193,7 +193,7 @@ def make_router(settings: ServerSettings, library: Library, jobs: Jobs, measures
             model=index.model.name,
             frames_per_clip=index.model.frames_per_clip,
             width=index.model.width,
-            scan=index.arrays.scan.reason(index.config.picked),
+            scan=index.arrays.scan.reason(index.config.picked, index.config.scan),
             version=index.version,
             words=index.has_words,
             folders=[printable(root) for root in index.config.roots],

@@ -27,7 +27,7 @@ from vidsift.video.still import decode_image
 if TYPE_CHECKING:
     from vidsift.index.derived import Derived
     from vidsift.index.ranking import GroupBy
-    from vidsift.index.scan import Rows
+    from vidsift.index.types import Rows
     from vidsift.models import RetrievalModel
 
 log = logging.getLogger(__name__)

@@ -87,4 +87,5 @@ def build_arrays(folder: str) -> None:
     from vidsift.index.store import Store
 
     config = read_config(folder)
-    build_derived(folder, config.index_id, Store.open(folder, config.model.fingerprint))
+    store = Store.open(folder, config.model.fingerprint)
+    build_derived(folder, config.index_id, store, setting=config.scan)
