@@ -4,10 +4,10 @@ The share of bandwidth is that of reading every vector once as fast as one core 
 of two long vectors), measured in the same run; scans by codes do not read every vector.
 Clustered synthetic vectors of 512 dimensions (5,000 Gaussians on the sphere; a query is a noisy copy of a
 vector), 12 int8 frame vectors a clip, memory-mapped and warm. One thread, one query at a time. Recall is
-against the exact fp32 order. "exact": every vector; "compressed": 4-bit codes pick what is scored; "ivf": these
-codes lie in lists, and the nearest are looked through; both over what an index of that size keeps. "far" queries
-are copies with four times the noise, which lie between the clusters. Frame vectors are written, and reranked, up
-to a million clips. 10 million clips are projected: bytes as they are, time as the last growth goes on.
+against the exact fp32 order. "exact": every vector; "compressed": 4-bit codes pick what is scored; "ivf":
+these codes lie in lists, and the nearest are looked through; both over what an index of that size keeps. "far"
+queries are copies with four times the noise, which lie between the clusters. Frame vectors are written, and
+reranked, up to a million clips. 10 million clips are projected: bytes as they are, time as the last growth.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from vidsift.index.scan import INT8_FROM, Exact, Scan
 from vidsift.index.types import ScanKind
 
 D, FRAMES, K, QUERIES = 512, 12, 100, 60
-# Up to so many clips frame vectors are written, and vectors kept in both precisions; from so many on lists are
-# measured, too.
+# Up to so many clips frame vectors are written, and vectors kept in both precisions; from so many on there are
+# lists as well.
 LARGE = 1_000_000
 Floats = npt.NDArray[np.float32]
 
@@ -233,7 +233,9 @@ def main() -> None:
             f"{most:,} clips, compressed scan and rerank of 100, one thread": f"{whole:.1f} ms",
             "its recall@100": f"{codes['recall@100']:.3f}",
             "times faster than the exact fp16 scan": f"{fp16['ms']['median'] / codes['ms']['median']:.1f}",
-            "the exact int8 scan against reading its vectors once": f"{int8['ms']['median'] / floor:.2f} times",
+            "the exact int8 scan against reading its vectors once": (
+                f"{int8['ms']['median'] / floor:.2f} times"
+            ),
             f"{largest:,} clips, codes in lists (IVF) against codes in a row, ms": (
                 f"{lists['ms']['median']:.1f} against {by[largest, 'compressed']['ms']['median']:.1f}"
             ),

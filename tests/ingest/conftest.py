@@ -27,6 +27,7 @@ class FakeModel(torch.nn.Module):
         super().__init__()
         self.name, self._fingerprint = name, fingerprint
         self.width, self.frames_per_clip = WIDTH, FRAMES
+        self.device = torch.device("cpu")
         self.index_parts = frozenset({"coarse", "frames"})
         self.preprocess = SimpleNamespace(geometry=SimpleNamespace(size=4, mode="crop"))
         self.search, self.config = SearchWeights(), MethodConfig()

@@ -17,7 +17,7 @@ from vidsift.index.types import ClipRecord, quantise
 from vidsift.ingest.plan import Work
 from vidsift.ingest.reading import Clip, Event
 from vidsift.ingest.results import Encoded, Results
-from vidsift.models import RetrievalModel
+from vidsift.models import ClipFeatures, RetrievalModel
 from vidsift.video import SegmentConfig
 from vidsift.video.subtitles import Subtitles
 
@@ -25,7 +25,8 @@ from vidsift.video.subtitles import Subtitles
 def encode_here(
     events: Generator[tuple[Work, Event], None, None], model: RetrievalModel, segmentation: SegmentConfig
 ) -> Results:
-    """Encode the clips among the events of files in this process; closes `events` at its end."""
+    """Encode the clips among the events of files in this process, one at a time; closes `events` at its
+    end."""
     with closing(events):
         for work, event in events:
             if isinstance(event, Clip):
@@ -52,11 +53,17 @@ def encode_clip(model: RetrievalModel, clip: Clip, clip_id: str) -> ClipRecord:
     """
     # Real frames first, as the store keeps them, so that every part of the features has the same order.
     order = np.argsort(~clip.mask, kind="stable")
-    pixels, mask, times = clip.pixels[order], clip.mask[order], clip.times[order]
+    pixels, mask = clip.pixels[order], clip.mask[order]
     features = model.encode_video(torch.from_numpy(pixels)[None], torch.from_numpy(mask)[None])
+    return record_of(model, clip, clip_id, features)
+
+
+def record_of(model: RetrievalModel, clip: Clip, clip_id: str, features: ClipFeatures) -> ClipRecord:
+    """What the store takes of a clip.  features: of this clip alone, its real frames first."""
+    order = np.argsort(~clip.mask, kind="stable")
     coarse = features.coarse[0].float().cpu().numpy()
     frames = features.frames[0].float().cpu().numpy()
-    vectors = quantise(coarse, frames, mask, times)
+    vectors = quantise(coarse, frames, clip.mask[order], clip.times[order])
     parts = pack_parts(features, model.index_parts)
     return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {}, parts, clip.cues)
 

@@ -50,10 +50,12 @@ def choose_engine(
 def _read_locally(
     workers: int, works: Sequence[Work], settings: ReadSettings, model: RetrievalModel, fingerprint: str
 ) -> Results:
+    from vidsift.ingest.batching import encode_batched
     from vidsift.ingest.encode import encode_here
 
     events = DecodePool(works, settings, workers).events() if workers else read_here(works, settings)
-    return encode_here(events, model, settings.segmentation)
+    encode = encode_batched if model.device.type == "cuda" else encode_here
+    return encode(events, model, settings.segmentation)
 
 
 def _read_by_ray(

@@ -218,12 +218,11 @@ class RetrievalModel(nn.Module):
             raise ValueError(
                 f"frames {tuple(frames.shape)}, mask {tuple(mask.shape)}: expected [V, F, 3, H, W] and [V, F]"
             )
-        mask = mask.to(frames.device)
-        if bool(mask.all()):
+        if bool(mask.all()):  # a mask on the CPU does not wait for a GPU
             out = self.backbone.encode_frames(frames.flatten(0, 1), patches)
             found = None if out.patches is None else out.patches.view(*mask.shape, *out.patches.shape[1:])
             return out.frames.view(*mask.shape, -1), found
-        out = self.backbone.encode_frames(frames[mask], patches)
+        out = self.backbone.encode_frames(frames[mask.to(frames.device)], patches)
         mask = mask.to(out.frames.device)
         vectors = out.frames.new_zeros(*mask.shape, out.frames.shape[-1])
         vectors = vectors.masked_scatter(mask.unsqueeze(-1), out.frames)

@@ -40,12 +40,11 @@ class PooledModel(RetrievalModel):
         return plain_unit if self.config.legacy else unit
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> ClipFeatures:
-        mask = mask.to(self.device)
         if self.config.legacy:
             vectors, _ = encode_padding_too(self, frames, mask)
         else:
             vectors, _ = self.encode_real_frames(frames, mask)
-        return self.clip_features(vectors.float(), mask)
+        return self.clip_features(vectors.float(), mask.to(self.device))
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         ids, mask = ids.to(self.device), mask.to(self.device)
