@@ -5,9 +5,10 @@ import torch
 from transformers import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from vidsift.models.layers import ResidualBlock, TemporalStack, head_count, key_bias
+from vidsift.models.layers import FramePeaks, ResidualBlock, TemporalStack, head_count, key_bias
 from vidsift.models.methods import clip4clip
 from vidsift.models.methods.clip4clip import CrossEncoder
+from vidsift.models.pooling import unit
 from vidsift.models.scratch import ClipShape, new_clip_model
 from vidsift.models.tokenizer import build_word_tokenizer
 
@@ -91,3 +92,38 @@ def test_scoring_pairs_in_small_blocks_changes_nothing(monkeypatch: pytest.Monke
         torch.testing.assert_close(head(text, frames, mask), whole)
     assert head(text[:0], frames, mask).shape == (0, 7)
     assert head(text, frames[:0], mask[:0]).shape == (5, 0)
+
+
+def test_peaks_are_of_real_frames_and_start_near_nothing() -> None:
+    torch.manual_seed(0)
+    peaks = FramePeaks(8)
+    frames, mask = (
+        unit(torch.randn(3, 5, 8)),
+        torch.tensor([[True] * 5, [True, True] + [False] * 3, [False] * 5]),
+    )
+    assert peaks(frames, mask).abs().max() < 0.2, "starts near nothing"
+    torch.nn.init.normal_(peaks.down.weight)
+    torch.nn.init.normal_(peaks.down.bias)
+    found = peaks(frames, mask)
+    assert (found[2] == 0).all()
+    assert found[:2].abs().min() > 0
+    # Neither order, repetition nor what stands behind the mask matters; what a frame adds does.
+    torch.testing.assert_close(peaks(frames.flip(1)[:1], mask[:1]), found[:1])
+    twice = torch.cat([frames[:1], frames[:1]], 1)
+    torch.testing.assert_close(peaks(twice, torch.ones(1, 10, dtype=torch.bool)), found[:1])
+    torch.testing.assert_close(peaks(frames.masked_fill(~mask.unsqueeze(-1), 9.0), mask), found)
+    assert not torch.allclose(peaks(frames[:1, :4], mask[:1, :4]), found[:1])
+    found.sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in peaks.parameters())
+
+
+@torch.no_grad()
+def test_peaks_change_a_student_s_coarse_vector_and_nothing_else(make_model, frames) -> None:
+    plain, peaked = make_model("teachclip", seed=3), make_model("teachclip", seed=3, peaks=True)
+    peaked.load_state_dict(plain.state_dict(), strict=False)
+    pixels, mask = frames(2, 4), torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
+    before, after = plain.encode_video(pixels, mask), peaked.encode_video(pixels, mask)
+    torch.testing.assert_close(after.coarse.norm(dim=-1), torch.ones(2))
+    assert 1e-4 < (before.coarse - after.coarse).abs().max() < 0.2
+    torch.testing.assert_close(after.frames, before.frames)
+    torch.testing.assert_close(after.extra["logits"], before.extra["logits"])

@@ -135,6 +135,28 @@ class TemporalStack(nn.Module):
                 block.copy_from(layer)
 
 
+class FramePeaks(nn.Module):
+    """What is there in any frame: a wide layer's greatest values over the frames, through an MLP back to D.
+
+    A mean over frames makes what is seen in one of four scenes four times fainter; a maximum does not.
+    Starts near zero, so that a model begins almost as without it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.mix = nn.Linear(width, 4 * width), nn.Linear(4 * width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        init_linear(self.down)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """frames: unit vectors [V, F, D].  mask: [V, F] bool.  Returns [V, D], zero for an empty clip."""
+        some = mask.any(-1, keepdim=True)
+        seen = self.up(frames * frames.shape[-1] ** 0.5)
+        highest = seen.masked_fill(~mask.unsqueeze(-1), torch.finfo(seen.dtype).min).amax(1)
+        found: Tensor = self.down(F.gelu(self.mix(highest.masked_fill(~some, 0.0))))
+        return found.masked_fill(~some, 0.0)
+
+
 def init_linear(layer: nn.Linear) -> None:
     """Start a linear layer as the official heads do: weights from N(0, 0.02), bias 0."""
     nn.init.normal_(layer.weight, std=_INIT_STD)
