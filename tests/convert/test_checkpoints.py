@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vidsift.convert.core import Report, families, find_family, from_official, to_official
 from vidsift.errors import ConversionError
+from vidsift.models import create_model
 from vidsift.models.base import RetrievalModel
 
 NAMES = sorted(name for name, (family, _, _) in CHECKPOINTS.items() if family in families())
@@ -179,3 +180,12 @@ def test_the_legacy_switch_is_set_only_where_there_is_one() -> None:
     assert model.config.legacy
     state = random_state(CHECKPOINTS["openai-clip"][2](TINY))
     from_official(state, find_family("openai-clip"), tokenizer(TINY.vocabulary), legacy=True)
+
+
+def test_a_student_with_layers_of_ours_is_no_official_checkpoint() -> None:
+    plain, _ = convert("teachclip", random_state(CHECKPOINTS["teachclip"][2](TINY)))
+    peaked = create_model(
+        "teachclip", plain.backbone, plain.tokenizer, peaks=True, layers=plain.config.layers
+    )
+    with pytest.raises(ConversionError, match=r"peaks\.\w+\.\w+: TeachCLIP's student has no such layer"):
+        to_official(peaked, find_family("teachclip"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vidsift.convert.core import Description, Family, State, count_layers
 from vidsift.convert.towers import stack_name
+from vidsift.errors import ConversionError
 
 POSITIONS, BLOCKS = "frame_position_embeddings.weight", "transformerClip.resblocks"
 _LAYERS = {"hidden": "frameLinear", "weigh": "frameLinear2"}
@@ -20,6 +21,8 @@ def rename(key: str) -> str:
     if key.startswith("temporal."):
         return stack_name(key.removeprefix("temporal."), POSITIONS, BLOCKS)
     layer, _, part = key.rpartition(".")
+    if layer not in _LAYERS:
+        raise ConversionError(f"{key}: TeachCLIP's student has no such layer; only one without `peaks` is it")
     return f"{_LAYERS[layer]}.{part}"
 
 
