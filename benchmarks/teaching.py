@@ -41,6 +41,10 @@ class Row:
 
 _ALONE = "objective={contrastive: {similarity: 1.0}}"
 _OFFICIAL = "objective={preset: teachclip-code}"
+# The teacher's scores by cross-entropy, which is published divided by the batch's size: as much for each.
+_SCORES = "objective={contrastive: {similarity: 0.2}, coarse_teaching: {weight: %d, kind: cross_entropy}}"
+_PEAKS = "method.settings.peaks=true"
+_LARGE = "batch=256"
 TWO = ("xclip", "xpool")
 
 ROWS = (
@@ -60,6 +64,14 @@ ROWS = (
     Row("taught by xclip, official", "teachclip", (_OFFICIAL,), ("xclip",), "taught"),
     Row("taught by xpool", "teachclip", (), ("xpool",), "taught"),
     Row("taught by two", "teachclip", (), TWO, "taught"),
+    Row("afa, peaks", "teachclip", (_ALONE, "teachers=null", _PEAKS)),
+    Row("taught by xclip, scores", "teachclip", (_SCORES % 30,), ("xclip",), "taught"),
+    Row("taught by xclip, peaks", "teachclip", (_SCORES % 30, _PEAKS), ("xclip",), "taught"),
+    Row("seqtransf, batch 256", "seqtransf", (_LARGE,), group="larger"),
+    Row("afa, batch 256", "teachclip", (_ALONE, "teachers=null", _LARGE), group="larger"),
+    Row("afa, peaks, batch 256", "teachclip", (_ALONE, "teachers=null", _PEAKS, _LARGE), group="larger"),
+    Row("taught, peaks, batch 256", "teachclip", (_SCORES % 120, _PEAKS, _LARGE), ("xclip",), "larger"),
+    Row("xclip, batch 256", "xclip", (_LARGE,), group="larger"),
     Row("vidsift", "vidsift", group="vidsift"),
     Row("vidsift, taught", "vidsift-taught", (), TWO, "vidsift"),
     Row("vidsift, taught by xclip", "vidsift-taught", (), ("xclip",), "vidsift"),
