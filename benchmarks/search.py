@@ -5,8 +5,8 @@ of two long vectors), measured in the same run; scans by codes do not read every
 Clustered synthetic vectors of 512 dimensions (5,000 Gaussians on the sphere; a query is a noisy copy of a
 vector), 12 int8 frame vectors a clip, memory-mapped and warm. One thread, one query at a time. Recall is
 against the exact fp32 order. "exact": every vector; "compressed": 4-bit codes pick what is scored; "ivf":
-these codes lie in lists, and the nearest are looked through; both over what an index of that size keeps. "far"
-queries are copies with four times the noise, which lie between the clusters. Frame vectors are written, and
+these codes lie in lists, and the nearest are looked through; both over what an index of that size keeps.
+"far" queries are copies with four times the noise, between the clusters. Frame vectors are written, and
 reranked, up to a million clips. 10 million clips are projected: bytes as they are, time as the last growth.
 """
 
@@ -30,8 +30,8 @@ from vidsift.index.scan import INT8_FROM, Exact, Scan
 from vidsift.index.types import ScanKind
 
 D, FRAMES, K, QUERIES = 512, 12, 100, 60
-# Up to so many clips frame vectors are written, and vectors kept in both precisions; from so many on there are
-# lists as well.
+# Up to so many clips frame vectors are written, and vectors kept in both precisions; from so many on there
+# are lists as well.
 LARGE = 1_000_000
 Floats = npt.NDArray[np.float32]
 

@@ -75,6 +75,7 @@ ROWS = (
     Row("vidsift", "vidsift", group="vidsift"),
     Row("vidsift, taught", "vidsift-taught", (), TWO, "vidsift"),
     Row("vidsift, taught by xclip", "vidsift-taught", (), ("xclip",), "vidsift"),
+    Row("vidsift, peaks", "vidsift", (_PEAKS,), group="vidsift"),
     Row("vidsift, no constraint", "vidsift", ("objective.correlation=null",), (), "vidsift"),
     Row("vidsift, no gate", "vidsift", ("method.settings.gated=false",), (), "vidsift"),
     Row("vidsift, no words", "vidsift", ("method.settings.worded=false",), (), "vidsift"),

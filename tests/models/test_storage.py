@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from vidsift.errors import ModelFormatError
-from vidsift.models import RetrievalModel, SearchWeights
+from vidsift.models import RetrievalModel, SearchWeights, load_model
 from vidsift.models.preprocess import CLIP_MEAN, CLIP_STD, PreprocessSpec, read_preprocess
 from vidsift.models.storage import read_model
 from vidsift.models.text import TextTokenizer
@@ -340,3 +340,13 @@ def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelFormatError, match="neither"):
         read_model(tmp_path)
+
+
+def test_a_switch_that_is_off_leaves_older_models_their_fingerprints(make_model) -> None:
+    # Indexes that were built with them go on working.
+    known = {"vidsift-tiny": "8a7410c46bbc146d", "clip-tiny": "585bcab48c9efecf"}
+    assert {name: load_model(name).fingerprint() for name in known} == known
+    for method in ("teachclip", "vidsift"):
+        plain, peaked = make_model(method).config, make_model(f"{method}+peaks").config
+        assert "peaks" not in plain.identity()
+        assert peaked.identity() == plain.identity() | {"peaks": True}

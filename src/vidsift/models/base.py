@@ -25,6 +25,13 @@ __all__ = ["ClipFeatures", "MethodConfig", "RetrievalModel", "SearchWeights", "T
 class MethodConfig:
     """Settings of one method, saved with the model; each method extends it."""
 
+    switches: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are newer than some saved models: while they are off, these keep their fingerprints."""
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change a vector."""
+        return {name: v for name, v in asdict(self).items() if v or name not in self.switches}
+
 
 @dataclass(frozen=True)
 class SearchWeights:
@@ -302,7 +309,7 @@ class RetrievalModel(nn.Module):
         return {
             "method": self.method,
             **({} if precision == "fp32" else {"precision": precision}),
-            "method_config": asdict(self.config),
+            "method_config": self.config.identity(),
             "frames_per_clip": self.frames_per_clip,
             "max_words": self.max_words,
             "preprocess": self.preprocess.to_dict(),

@@ -24,6 +24,8 @@ class TeachClipConfig(PooledConfig):
     official code, which can give them all the weight.
     """
 
+    switches = frozenset({"peaks"})
+
     temperature: float = 0.1
     layers: int = 4
     positions: int = 77

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vidsift.models.base import ClipFeatures, TextFeatures
 from vidsift.models.contrasts import XClipHead
-from vidsift.models.layers import TemporalStack, init_linear
+from vidsift.models.layers import FramePeaks, TemporalStack, init_linear
 from vidsift.models.pooled import PooledConfig, PooledModel
 from vidsift.models.pooling import (
     masked_mean,
@@ -31,7 +31,10 @@ class VidsiftConfig(PooledConfig):
     frames.  sharp_temperature: of every attention over words.
     attentional, gated, worded: whether frames are pooled by learned weights (else by their mean), and which
     of the two fine scores there are.  contextual: frame vectors are kept after the temporal stack.
+    peaks: add what `FramePeaks` sees in any frame to a clip's coarse vector.
     """
+
+    switches = frozenset({"peaks"})
 
     layers: int = 4
     positions: int = 77
@@ -44,6 +47,7 @@ class VidsiftConfig(PooledConfig):
     gated: bool = True
     worded: bool = True
     contextual: bool = True
+    peaks: bool = False
 
 
 @register
@@ -63,6 +67,7 @@ class Vidsift(PooledModel):
     index_parts = frozenset({"coarse", "frames"})
     undecayed = XClipHead.IDENTITIES
     config_class = VidsiftConfig
+    variants = ("peaks",)
     score_names = (*PooledModel.score_names, "gated", "worded")
 
     def add_layers(self) -> None:
@@ -73,6 +78,8 @@ class Vidsift(PooledModel):
             self.hidden, self.weigh = nn.Linear(width, width), nn.Linear(width, 1)
             init_linear(self.hidden)
             init_linear(self.weigh)
+        if settings.peaks:
+            self.peaks = FramePeaks(width)
         self.head = XClipHead(width, settings.words, settings.frames, settings.sharp_temperature)
 
     def clip_features(self, frames: Tensor, mask: Tensor, patches: Tensor | None = None) -> ClipFeatures:
@@ -81,9 +88,12 @@ class Vidsift(PooledModel):
         if self.config.attentional:
             logits = self.weigh(F.relu(self.hidden(seen))).squeeze(-1).float().masked_fill(~mask, 0.0)
             weights = masked_softmax(logits / self.config.temperature, mask)
-            coarse = unit((weights.unsqueeze(-1) * vectors).sum(1))
+            pooled = (weights.unsqueeze(-1) * vectors).sum(1)
         else:
-            logits, coarse = torch.zeros_like(mask, dtype=torch.float32), unit(masked_mean(vectors, mask))
+            logits, pooled = torch.zeros_like(mask, dtype=torch.float32), masked_mean(vectors, mask)
+        if self.config.peaks:
+            pooled = pooled + self.peaks(unit(frames.float()), mask).float()
+        coarse = unit(pooled)
         kept = vectors if self.config.contextual else unit(frames).masked_fill(~mask.unsqueeze(-1), 0.0)
         return ClipFeatures(coarse, kept, mask, extra={"logits": logits})
 
