@@ -123,6 +123,8 @@ def _part_of_lists(codes: Any, first: int, last: int) -> Any:
             continue
         # Rows were added in their order: a list is sorted, so a part of it is one run.
         rows = library.rev_swig_ptr(whole.get_ids(number), count)
+        if (np.diff(rows) <= 0).any():
+            raise ValueError("its lists of codes are not in the order of the rows")
         begin, end = (int(place) for place in np.searchsorted(rows, (first, last)))
         if begin == end:
             continue
