@@ -68,7 +68,6 @@ ROWS = (
     Row("taught by xclip, scores", "teachclip", (_SCORES % 30,), ("xclip",), "taught"),
     Row("taught by xclip, peaks", "teachclip", (_SCORES % 30, _PEAKS), ("xclip",), "taught"),
     Row("seqtransf, batch 256", "seqtransf", (_LARGE,), group="larger"),
-    Row("afa, batch 256", "teachclip", (_ALONE, "teachers=null", _LARGE), group="larger"),
     Row("afa, peaks, batch 256", "teachclip", (_ALONE, "teachers=null", _PEAKS, _LARGE), group="larger"),
     Row("taught, peaks, batch 256", "teachclip", (_SCORES % 120, _PEAKS, _LARGE), ("xclip",), "larger"),
     Row("xclip, batch 256", "xclip", (_LARGE,), group="larger"),
