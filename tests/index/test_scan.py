@@ -200,6 +200,7 @@ def test_the_nearest_lists_hold_nearly_all_of_the_best(
         "20,000 clips: 4-bit codes pick 2,000 of the 16,000 in the nearest lists"
     )
     assert listed.reason(setting="ivf").endswith("(as the index is set to ivf)")
+    assert "from its next version on" in listed.reason(setting="exact")
     shares = []
     for query in clustered(50, 2):
         scores, rows = listed.best(query, 20)

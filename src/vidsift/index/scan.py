@@ -80,6 +80,10 @@ class Scan:
             "ivf": f"lists pay from {coding.IVF_FROM:,} on",
         }
         why = pays[self.kind] if setting == "auto" else f"as the index is set to {setting}"
+        if setting not in ("auto", self.kind):
+            why = (
+                f"the index is set to {setting}: from its next version on, if its clips are enough for codes"
+            )
         if self.precision == "int8" and len(self) >= INT8_FROM:
             why += f"; int8 from {INT8_FROM:,} on"
         elif self.precision == "int8":
