@@ -84,7 +84,8 @@ def measure(count: int, folder: Path, speed: float) -> list[dict[str, Any]]:
             continue
         began = time.perf_counter()
         exact = Exact(D, size)
-        exact.add(vectors)
+        for start in range(0, count, 50_000):
+            exact.add(vectors[start : start + 50_000])
         seconds[f"exact, {precision}"] = time.perf_counter() - began
         scans[f"exact, {precision}"] = exact.scan()
     del vectors
