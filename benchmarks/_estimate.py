@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -23,7 +24,7 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        return f"{self.mean:.1f} ± {self.half:.1f}"
+        return f"{self.mean:.1f} ± {self.half:.1f}" if math.isfinite(self.half) else f"{self.mean:.1f}"
 
     @property
     def shows(self) -> bool:
