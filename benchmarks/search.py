@@ -1,4 +1,4 @@
-"""The coarse scan and the rerank of 100, at 10,000, 100,000 and a million clips: time, recall, bytes.
+"""The coarse scan and the rerank of 100, from 10,000 to four million clips: time, recall, bytes.
 
 The share of bandwidth is that of reading every vector once as fast as one core reads memory here (a product
 of two long vectors), measured in the same run; scans by codes do not read every vector.
