@@ -79,7 +79,7 @@ def test_growing_arrays_are_those_of_a_build_from_nothing(kit, steps, lists_from
         assert scanned.kind == ("exact" if size < 17 else "compressed" if size < lists_from else "ivf")
         rows = np.arange(size)
         if scanned.kind == "ivf":
-            assert scanned.lists.sizes.sum() == size
+            assert scanned.lists.sum() == size
             for vector in scanned.vectors(rows):
                 assert scanned.pick(vector, size)[0].tolist() == rows.tolist()
         elif scanned.kind == "compressed":

@@ -16,7 +16,7 @@ from vidsift.errors import IndexStateError, QueryError
 from vidsift.index import Filter, Index, compact_index
 from vidsift.index import codes as coding
 from vidsift.index import scan as scanning
-from vidsift.index.codes import build_codes, kind_for, lists_for
+from vidsift.index.codes import build_codes, kind_for, lists_for, nearest_lists
 from vidsift.index.lock import WriterLock
 from vidsift.index.plot import plot_scan
 from vidsift.index.scan import Exact, Scan, precision_for
@@ -211,17 +211,18 @@ def test_the_nearest_lists_hold_nearly_all_of_the_best(
 
 
 def test_of_lists_only_the_nearest_are_looked_through(listed: Scan) -> None:
-    lists = listed.lists
-    assert lists is not None
-    assert lists.sizes.sum() == CLIPS
+    sizes, centres = listed.lists, listed.codes.quantizer
+    assert sizes is not None
+    assert sizes.sum() == CLIPS
     query = clustered(1, 5)[0]
-    near, nearness = lists.nearest(query, 1000)
-    assert lists.sizes[near].sum() >= 1000 > lists.sizes[near[:-1]].sum()
-    centres = lists.centres.reconstruct_n(0, len(lists.sizes))
-    np.testing.assert_array_equal(near, np.argsort(-centres @ query)[: len(near)])
+    near, nearness = nearest_lists(listed.codes, sizes, query, 1000)
+    assert sizes[near].sum() >= 1000 > sizes[near[:-1]].sum()
+    known = centres.reconstruct_n(0, len(sizes))
+    np.testing.assert_array_equal(near, np.argsort(-known @ query)[: len(near)])
     assert (np.diff(nearness) <= 0).all()
     # All lists, where that is what it takes; every clip is then found, once.
-    assert len(lists.nearest(query, CLIPS)[0]) == len(lists.nearest(query, 10 * CLIPS)[0]) == len(lists.sizes)
+    for clips in (CLIPS, 10 * CLIPS):
+        assert len(nearest_lists(listed.codes, sizes, query, clips)[0]) == len(sizes)
     rows, _ = listed.pick(query, CLIPS)
     np.testing.assert_array_equal(rows, np.arange(CLIPS))
 

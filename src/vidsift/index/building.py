@@ -254,7 +254,6 @@ def _write(
     codes, trained = _codes(scan.index, kind_for(len(old), width, setting), base, known)
     if codes is not None:
         faiss.write_index(codes, os.path.join(path, CODES))
-    scanned = scan.scan(codes)
     manifest = {
         "layout": LAYOUT,
         "index": index_id,
@@ -265,8 +264,7 @@ def _write(
         "files": len(listing.files),
         "width": width,
         "frames": count,
-        "scan": scanned.kind,
-        "precision": scanned.precision,
+        "scan": scan.scan(codes).kind,
         "scale": scan.scale,
         "trained": trained,
         "words": len(word_rows),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidsift.index import codes as coding
-from vidsift.index.codes import SEEN, Lists, lists_of, part_of, search_codes
+from vidsift.index.codes import SEEN, list_sizes, part_of, search_codes
 from vidsift.index.types import Floats, Rows, ScanKind, ScanSetting
 
 # From so many clips on, or where they would take more than such a part of the machine's memory, vectors are
@@ -36,8 +36,8 @@ _TAKEN = 2_048
 @dataclass(frozen=True)
 class Scan:
     """exact: FAISS scalar quantiser, fp16 or int8, inner product.  codes: FAISS product quantiser (fast
-    scan) over the same rows, or None.  scale: what the vectors in both are times.  lists: those in which the
-    codes lie, or None.
+    scan) over the same rows, or None.  scale: what the vectors in both are times.  lists: how many clips
+    each of the lists holds in which the codes lie (in the whole index, if this is a part), or None.
 
     fp16 halves the memory and the time of exact fp32 scanning and moves a score by less than 1e-4.
     """
@@ -45,12 +45,12 @@ class Scan:
     exact: Any
     codes: Any | None = None
     scale: float = 1.0
-    lists: Lists | None = None
+    lists: Rows | None = None
 
     @classmethod
     def over(cls, exact: Any, codes: Any | None, scale: float = 1.0) -> Scan:
         """A scan of these, with the lists in which the codes lie."""
-        return cls(exact, codes, scale, lists_of(codes))
+        return cls(exact, codes, scale, list_sizes(codes))
 
     def __len__(self) -> int:
         return int(self.exact.ntotal)

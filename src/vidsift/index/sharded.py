@@ -23,7 +23,7 @@ from vidsift.errors import IndexStateError, ShardsError
 from vidsift.index.config import IndexConfig, read_config
 from vidsift.index.derived import DAMAGE, FOLDER, LAYOUT, MANIFEST, Derived, load_derived
 from vidsift.index.remote import locate
-from vidsift.index.scan import Scan, ScanPoint, precision_for
+from vidsift.index.scan import Scan, ScanPoint
 from vidsift.index.searcher import Index
 from vidsift.index.shards import (
     Found,
@@ -344,8 +344,7 @@ def open_listing(folder: str, index_id: str, shards: Shards, snapshot: str) -> S
 
     def elsewhere(manifest: dict[str, Any]) -> Scan:
         source = Source(shards, snapshot, manifest["clips"], manifest["width"])
-        # Older arrays do not say what vectors are kept in; their size decided that.
-        kept = manifest.get("precision") or precision_for(source.clips, source.width)
+        kept = "fp16" if manifest["scale"] == 1 else "int8"  # which is scaled to fill its range
         return ShardedScan(None, None, manifest["scale"], source=source, scanned=manifest["scan"], kept=kept)
 
     try:

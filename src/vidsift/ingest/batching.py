@@ -8,13 +8,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vidsift.ingest.encode import name_clip, record_of
+from vidsift.ingest.encode import name_clip, real_first, record_of
 from vidsift.ingest.plan import Work
-from vidsift.ingest.reading import Clip, Event
+from vidsift.ingest.reading import Clip, Done, Event, Failed, Opened
 from vidsift.ingest.results import Encoded, Results
 from vidsift.models import ClipFeatures, RetrievalModel
 from vidsift.video import SegmentConfig
@@ -22,15 +21,16 @@ from vidsift.video.subtitles import Subtitles
 
 log = logging.getLogger(__name__)
 
-# Clips that are encoded at once: some hundred pictures fill a GPU, and take some 50 MB while they wait.
-# Halved where its memory does not suffice.
+# These three were chosen without a GPU at hand.
+# Clips that are encoded at once: some hundred pictures, some 50 MB while they wait at 224 pixels. Halved
+# where the GPU's memory does not suffice.
 BATCH = 32
 # Seconds after which clips are encoded although they do not fill a batch.
 PATIENCE = 2.0
-# After so many clips the tower is compiled: before, that takes longer than it saves.
+# After so many clips the tower is compiled, which has to be made up for.
 COMPILE_AFTER = 2_000
 
-_Waiting = list[tuple[Work, Event]]
+_Waiting = list[tuple[Work, Clip | Opened | Done | Failed]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _grouped(events: Iterator[tuple[Work, Event]], size: int) -> Iterator[_Waiti
             continue
         if not waiting:
             since = time.monotonic()
-        waiting.append((work, event))
+        waiting.append((work, real_first(event) if isinstance(event, Clip) else event))
         clips += isinstance(event, Clip)
         if clips == size or time.monotonic() - since > PATIENCE:
             yield waiting
@@ -94,7 +94,7 @@ def _finished(launched: _Launched, model: RetrievalModel, segmentation: SegmentC
             record = record_of(model, event, clip_id, features.select(slice(number, number + 1)))
             yield work, Encoded(record, seconds)
             number += 1
-        elif not isinstance(event, Subtitles):
+        else:
             yield work, event
 
 
@@ -136,9 +136,8 @@ class _Batches:
         self._turn = 1 - self._turn
         for number in range(self._size):
             clip = clips[min(number, len(clips) - 1)]
-            order = np.argsort(~clip.mask, kind="stable")
-            pixels[number] = torch.from_numpy(clip.pixels[order])
-            mask[number] = torch.from_numpy(clip.mask[order])
+            pixels[number] = torch.from_numpy(clip.pixels)
+            mask[number] = torch.from_numpy(clip.mask)
         device = self._model.device
         return pixels.to(device, non_blocking=True), mask
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -51,19 +51,25 @@ def encode_clip(model: RetrievalModel, clip: Clip, clip_id: str) -> ClipRecord:
     that never holds anything else makes the vectors independent of what was decoded when: an interrupted
     run ends with the same bits as an undisturbed one.
     """
-    # Real frames first, as the store keeps them, so that every part of the features has the same order.
-    order = np.argsort(~clip.mask, kind="stable")
-    pixels, mask = clip.pixels[order], clip.mask[order]
-    features = model.encode_video(torch.from_numpy(pixels)[None], torch.from_numpy(mask)[None])
+    clip = real_first(clip)
+    features = model.encode_video(torch.from_numpy(clip.pixels)[None], torch.from_numpy(clip.mask)[None])
     return record_of(model, clip, clip_id, features)
 
 
-def record_of(model: RetrievalModel, clip: Clip, clip_id: str, features: ClipFeatures) -> ClipRecord:
-    """What the store takes of a clip.  features: of this clip alone, its real frames first."""
+def real_first(clip: Clip) -> Clip:
+    """The clip with its real frames first, as the store keeps them, so that every part of its features has
+    that order."""
+    if clip.mask.all():
+        return clip
     order = np.argsort(~clip.mask, kind="stable")
+    return replace(clip, pixels=clip.pixels[order], mask=clip.mask[order], times=clip.times[order])
+
+
+def record_of(model: RetrievalModel, clip: Clip, clip_id: str, features: ClipFeatures) -> ClipRecord:
+    """What the store takes of a clip whose real frames come first.  features: of this clip alone."""
     coarse = features.coarse[0].float().cpu().numpy()
     frames = features.frames[0].float().cpu().numpy()
-    vectors = quantise(coarse, frames, clip.mask[order], clip.times[order])
+    vectors = quantise(coarse, frames, clip.mask, clip.times)
     parts = pack_parts(features, model.index_parts)
     return ClipRecord(clip_id, clip.start, clip.end, vectors, clip.thumbnail, {}, parts, clip.cues)
 
