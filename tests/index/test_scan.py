@@ -273,6 +273,23 @@ def test_an_index_is_scanned_as_it_is_set(new_store, kit, monkeypatch: pytest.Mo
         Index.open(folder)
 
 
+def test_a_small_index_that_is_set_to_have_codes_says_what_it_does(new_store, kit, capfd) -> None:
+    folder, store = new_store()
+    store.replace_files([(kit.file(f"/lib/{n:03}.mp4"), [kit.clip(n)]) for n in range(200)], known=False)
+    for setting in ("compressed", "ivf"):
+        compact_index(folder, setting)
+        index = Index.open(folder)
+        assert index.info()["scan"] == setting
+        assert index.info()["scan_reason"].startswith(
+            "200 clips: all are scored in fp16 (as the index is set"
+        )
+        assert index.tune() == []
+        assert index.config.picked is None
+        done = CliRunner().invoke(app, ["tune", "--index", folder])
+        assert (done.exit_code, "there is nothing to tune" in done.output) == (0, True)
+    assert "centroids" not in "".join(capfd.readouterr())
+
+
 def test_what_was_tuned_is_forgotten_with_another_scan(new_store, kit) -> None:
     folder, store = new_store()
     store.replace_files([(kit.file(f"/lib/{n:04}.mp4"), [kit.clip(n)]) for n in range(2500)], known=False)

@@ -56,6 +56,8 @@ def build_codes(exact: Any, kind: ScanKind) -> Any | None:
         codes.cp.spherical, codes.cp.niter = True, _ROUNDS
         codes.cp.max_points_per_centroid = _PER_LIST
         sample = max(_SAMPLE, _PER_LIST * codes.nlist)
+    for learning in (codes.pq.cp, *([codes.cp] if kind == "ivf" else ())):
+        learning.min_points_per_centroid = 1  # a small index that is set to have codes is no news
     chosen = np.random.default_rng(0).permutation(count)[:sample]
     codes.train(exact.reconstruct_batch(np.sort(chosen)))
     encode_rows(codes, exact, 0)

@@ -89,9 +89,9 @@ class Scan:
         elif self.precision == "int8":
             why += "; fp16 would fill more than a quarter of the memory"
         said = f"{len(self):,} clips"
-        if not self.compressed:
+        count = self.picks(TUNED_FOR, picked)
+        if count is None:
             return f"{said}: all are scored in {self.precision} ({why})"
-        count = min(picked or self.usual(TUNED_FOR), len(self))
         seen = f" of the {min(SEEN * count, len(self)):,} in the nearest lists" if self.kind == "ivf" else ""
         return f"{said}: 4-bit codes pick {count:,}{seen}, which are scored in {self.precision} ({why})"
 

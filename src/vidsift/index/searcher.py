@@ -199,6 +199,8 @@ class Index:
         vectors = arrays.frames[arrays.slots[rows], frame].astype(np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         points = measure_scan(arrays.scan, (vectors / norms)[norms[:, 0] > 0])
+        if not points:  # so few clips that all are scored, codes or not
+            return []
         enough = [point.picked for point in points if point.recall >= target]
         chosen = enough[0] if enough else points[-1].picked
         with WriterLock(self.folder):
